@@ -1,0 +1,86 @@
+/* Optimizers: expressions, rules and their block kernels. Pure functions on arrays; nothing here has threads or I/O.
+ *
+ * An expression is a rule or a chain of rules: `adamw(lr=3e-4, weight_decay=0.01)`, `sgd(lr=0.1) | sgd(lr=1)`. A rule
+ * turns the update u of a block (at first the gradient) into another, with its state; a chain runs its rules left to
+ * right on each block while it is in L1; then x <- x * scale - u, where scale is the product of the rules' own
+ * (1, but for decoupled weight decay). So any chain costs one pass over memory. docs/optimizers.md has each rule's
+ * formula, knobs, defaults and source. */
+#ifndef ESP_OPTIM_H
+#define ESP_OPTIM_H
+
+#include <espalier/status.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/dtype.h"
+
+#define ESP_OPTIM_TEXT_MAX 4096 /* bytes of an expression */
+#define ESP_OPTIM_RULES_MAX 8   /* rules in a chain */
+#define ESP_OPTIM_STATES_MAX 16 /* state tensors of a chain */
+#define ESP_OPTIM_SCALARS_MAX 8 /* scalars of a rule that are computed once a step */
+
+/* Instruction sets that kernels are built for. What the machine lacks is built, not run. */
+enum esp_isa { ESP_ISA_SSE2, ESP_ISA_AVX2, ESP_ISA_AVX512, ESP_ISA_LEN };
+
+const char *esp_isa_name(enum esp_isa isa);
+bool esp_isa_supported(enum esp_isa isa); /* by this machine and its kernel */
+/* "auto" (the best that is supported) or a name. INVALID_ARGUMENT for another word, FAILED_PRECONDITION where the
+ * machine lacks it. */
+enum esp_code esp_isa_parse(const char *text, enum esp_isa *ret, struct esp_status *st) ESP_WARN_UNUSED;
+
+/* A parsed expression: immutable, counted, any thread. */
+struct esp_optim;
+
+/* INVALID_ARGUMENT with the column (from 1) for syntax, unknown rules (the known ones are listed), unknown or repeated
+ * hyperparameters (the known ones are listed) and values out of range; UNIMPLEMENTED for a schedule as a value. */
+enum esp_code esp_optim_parse(const char *text, struct esp_optim **ret, struct esp_status *st) ESP_WARN_UNUSED;
+struct esp_optim *esp_optim_ref(struct esp_optim *optim);
+void esp_optim_unref(struct esp_optim *optim); /* NULL is fine */
+
+/* The canonical text, which parses to the same: every hyperparameter that differs from its default, in table order,
+ * numbers in the shortest form that reads back to the same double. Borrowed from optim. */
+const char *esp_optim_print(const struct esp_optim *optim);
+
+/* State tensors, each of the parameter's shape and dtype, zero at first. Table order. */
+size_t esp_optim_states_len(const struct esp_optim *optim);
+/* "exp_avg"; where two members of a chain have the same, "1.momentum" with the member's place from 0. Borrowed. */
+const char *esp_optim_state_name(const struct esp_optim *optim, size_t index);
+
+/* The scalars of one step of one parameter: bias corrections and the like, in double, computed once. */
+struct esp_step {
+  double scalars[ESP_OPTIM_RULES_MAX][ESP_OPTIM_SCALARS_MAX]; /* by rule; what they are is the rule's */
+  double scale;                                               /* x is multiplied by this before u is subtracted */
+};
+
+/* step is the parameter's step count after this step: 1 for its first. */
+void esp_optim_step_init(const struct esp_optim *optim, uint64_t step, struct esp_step *ret);
+
+/* One step on n elements of a parameter (any contiguous range of it: the bits do not depend on the cut).
+ * x and x_out: the value before and after, which may be the same memory or disjoint. states: the range in each state
+ * tensor, updated in place. grads: grads_len >= 1 ranges, summed in order; then, where grad_scale is not 1, multiplied
+ * by it. All of dtype f32 or f64, any alignment of an element, not overlapping but for x and x_out. */
+void esp_optim_apply(const struct esp_optim *optim, const struct esp_step *step, enum esp_isa isa, enum esp_dtype dtype,
+                     size_t n, const void *const *grads, size_t grads_len, double grad_scale, const void *x,
+                     void *x_out, void *const *states);
+
+/* The index of the first NaN or infinity in n elements of f32 or f64, or n. data may be unaligned. */
+size_t esp_finite_check(enum esp_isa isa, enum esp_dtype dtype, size_t n, const void *data);
+
+/* First values of a new parameter. */
+enum esp_init_kind { ESP_INIT_ZEROS, ESP_INIT_CONSTANT, ESP_INIT_UNIFORM, ESP_INIT_NORMAL, ESP_INIT_VALUE };
+
+struct esp_init {
+  enum esp_init_kind kind;
+  double a;      /* the constant; low; mean */
+  double b;      /* high; stddev */
+  uint64_t seed; /* of uniform and normal */
+};
+
+/* INVALID_ARGUMENT for numbers that are not finite, high < low, stddev < 0. */
+enum esp_code esp_init_check(const struct esp_init *init, struct esp_status *st) ESP_WARN_UNUSED;
+/* Elements first .. first+n of the tensor into out. Each element depends on seed and its index alone (counter-based),
+ * so ranges may be filled by several threads. Not for ESP_INIT_VALUE. */
+void esp_init_fill(const struct esp_init *init, enum esp_dtype dtype, uint64_t first, size_t n, void *out);
+
+#endif
