@@ -46,11 +46,11 @@ struct esp_status {
 };
 
 #if defined(__GNUC__)
-#define ESP_WARN_UNUSED __attribute__((warn_unused_result))
-#define ESP_PRINTF(format, first) __attribute__((format(printf, format, first)))
+#define ESP_WARN_UNUSED __attribute__((__warn_unused_result__))
+#define ESP_PRINTF(text, first) __attribute__((__format__(__printf__, text, first)))
 #else
 #define ESP_WARN_UNUSED
-#define ESP_PRINTF(format, first)
+#define ESP_PRINTF(text, first)
 #endif
 
 /* The code's name, as "NOT_FOUND"; "UNKNOWN" for a value that is none. */
