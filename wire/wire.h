@@ -18,7 +18,7 @@
 #define ESP_WIRE_PATH_MAX 4096
 #define ESP_CHUNK_BYTES_MAX (4u << 20)  /* a message on a data stream */
 #define ESP_CHUNK_BYTES_USUAL (1u << 20) /* payload that our writers put in one */
-#define ESP_CHUNK_PREFIX_MAX 160 /* bytes that our writer may put before a chunk's payload */
+#define ESP_CHUNK_PREFIX_MAX 208 /* bytes before a chunk's payload, if every number takes its ten */
 
 struct esp_chunk_tensor { /* TensorHeader, where the chunk has one */
   enum esp_dtype dtype;
