@@ -1,0 +1,178 @@
+/* The command line: options may stand before or after the command, each command says which it takes. One table of
+ * options serves parsing, help and the complaint about one in the wrong place.
+ *
+ * An error of usage is INVALID_ARGUMENT with a sentence that says what was expected. */
+#include <ctype.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "client/cli/cli.h"
+
+#define TIME_MS_MAX (24 * UINT64_C(3600000))
+
+static const struct {
+  enum esp_cli_option option;
+  const char *name;
+  const char *argument; /* NULL: takes none */
+  const char *help;
+} options[] = {
+    {ESP_CLI_SERVER, "server", "ADDR",
+     "the server, as 127.0.0.1:7433 or unix:/path; default $ESPALIER_SERVER, else " ESP_CLI_SERVER_DEFAULT},
+    {ESP_CLI_JSON, "json", NULL, "print one JSON object instead of text"},
+    {ESP_CLI_TIMEOUT, "timeout", "TIME",
+     "keep trying for this long (30s, 500ms, 2m); without it espctl gives up soon where nothing answers"},
+    {ESP_CLI_DRY_RUN, "dry-run", NULL, "print exactly what would change, and change nothing"},
+    {ESP_CLI_IF_EPOCH, "if-epoch", "N", "refuse unless the tree is still at this epoch (a dry run prints it)"},
+    {ESP_CLI_MAX_LEAVES, "max-leaves", "N", "refuse to change more leaves than this"},
+    {ESP_CLI_RESET_STATE, "reset-state", NULL, "start the optimizer of these leaves afresh"},
+    {ESP_CLI_HELP, "help", NULL, "print help, of a command where one is named"},
+    {ESP_CLI_VERSION, "version", NULL, "print espctl's version"},
+};
+#define OPTIONS_LEN (sizeof options / sizeof options[0])
+
+void esp_cli_print_options(FILE *out, unsigned mask) {
+  for (size_t i = 0; i < OPTIONS_LEN; i++) {
+    if ((options[i].option & mask) == 0)
+      continue;
+    char name[32];
+    snprintf(name, sizeof name, "--%s%s%s", options[i].name, options[i].argument != NULL ? " " : "",
+             options[i].argument != NULL ? options[i].argument : "");
+    fprintf(out, "  %-16s  %s\n", name, options[i].help);
+  }
+}
+
+/* Reads decimal digits; false where there are none or the number is over 2^64-1. *ret_end is what follows them. */
+static bool read_digits(const char *text, uint64_t *ret, const char **ret_end) {
+  uint64_t value = 0;
+  const char *at = text;
+  for (; *at >= '0' && *at <= '9'; at++) {
+    unsigned digit = (unsigned)(*at - '0');
+    if (value > (UINT64_MAX - digit) / 10)
+      return false;
+    value = value * 10 + digit;
+  }
+  *ret = value;
+  *ret_end = at;
+  return at != text;
+}
+
+enum esp_code esp_cli_parse_time(const char *text, uint64_t *ret_ms, struct esp_status *st) {
+  static const struct {
+    const char *unit;
+    uint64_t ms;
+  } units[] = {{"ms", 1}, {"s", 1000}, {"m", 60000}, {"h", 3600000}};
+  uint64_t value = 0;
+  const char *unit = NULL;
+  if (read_digits(text, &value, &unit)) {
+    for (size_t i = 0; i < sizeof units / sizeof units[0]; i++) {
+      if (strcmp(unit, units[i].unit) != 0 || value == 0 || value > TIME_MS_MAX / units[i].ms)
+        continue;
+      *ret_ms = value * units[i].ms;
+      return ESP_OK;
+    }
+  }
+  return esp_fail(st, ESP_INVALID_ARGUMENT, "'%s' is no time; expected 1ms to 24h, as 500ms, 30s, 2m, 1h", text);
+}
+
+static enum esp_code parse_number(const char *name, const char *text, uint64_t *ret, struct esp_status *st) {
+  uint64_t value = 0;
+  const char *end = NULL;
+  if (!read_digits(text, &value, &end) || *end != '\0' || value == 0)
+    return esp_fail(st, ESP_INVALID_ARGUMENT, "--%s '%s': expected a number from 1", name, text);
+  *ret = value;
+  return ESP_OK;
+}
+
+/* One option that was found, with its argument. */
+static enum esp_code take_option(struct esp_cli *cli, enum esp_cli_option option, const char *argument,
+                                 struct esp_status *st) {
+  cli->options |= option;
+  switch (option) {
+  case ESP_CLI_SERVER:
+    cli->server = argument;
+    return argument[0] != '\0' ? ESP_OK : esp_fail(st, ESP_INVALID_ARGUMENT, "--server needs an address");
+  case ESP_CLI_TIMEOUT:
+    return esp_cli_parse_time(argument, &cli->timeout_ms, st);
+  case ESP_CLI_IF_EPOCH:
+    return parse_number("if-epoch", argument, &cli->if_epoch, st);
+  case ESP_CLI_MAX_LEAVES:
+    return parse_number("max-leaves", argument, &cli->max_leaves, st);
+  case ESP_CLI_JSON:
+  case ESP_CLI_DRY_RUN:
+  case ESP_CLI_RESET_STATE:
+  case ESP_CLI_HELP:
+  case ESP_CLI_VERSION:
+    break;
+  }
+  return ESP_OK;
+}
+
+/* A word that is no option: the command, then its arguments. */
+static enum esp_code take_word(struct esp_cli *cli, const char *word, struct esp_status *st) {
+  if (cli->command == NULL) {
+    cli->command = esp_cli_find_command(word);
+    return cli->command != NULL
+               ? ESP_OK
+               : esp_fail(st, ESP_INVALID_ARGUMENT, "there is no command '%s'; espctl help lists them", word);
+  }
+  if (cli->args_len == cli->command->args_max) {
+    if (cli->args_len == 0)
+      return esp_fail(st, ESP_INVALID_ARGUMENT, "%s takes no arguments, and got '%s'", cli->command->name, word);
+    return esp_fail(st, ESP_INVALID_ARGUMENT,
+                    "%s takes no more than %s, and got '%s' too; a selection with * or spaces needs quotes",
+                    cli->command->name, cli->command->arguments, word);
+  }
+  cli->args[cli->args_len++] = word;
+  return ESP_OK;
+}
+
+static enum esp_code check(const struct esp_cli *cli, struct esp_status *st) {
+  const struct esp_cli_command *command = cli->command;
+  if (command == NULL || (cli->options & (ESP_CLI_HELP | ESP_CLI_VERSION)) != 0)
+    return ESP_OK;
+  unsigned misplaced = cli->options & ~(command->options | ESP_CLI_COMMON);
+  for (size_t i = 0; i < OPTIONS_LEN; i++)
+    if ((misplaced & options[i].option) != 0)
+      return esp_fail(st, ESP_INVALID_ARGUMENT, "%s takes no --%s; espctl help %s lists what it takes", command->name,
+                      options[i].name, command->name);
+  if (cli->args_len < command->args_min)
+    return esp_fail(st, ESP_INVALID_ARGUMENT, "%s needs %s; see espctl help %s", command->name, command->arguments,
+                    command->name);
+  return ESP_OK;
+}
+
+/* What getopt_long found: a word (1), an option (its bit), or an error. */
+static enum esp_code take_found(struct esp_cli *cli, int found, const char *where, struct esp_status *st) {
+  if (found == 1)
+    return take_word(cli, optarg, st);
+  if (found == 'h')
+    return take_option(cli, ESP_CLI_HELP, NULL, st);
+  if (found == ':')
+    return esp_fail(st, ESP_INVALID_ARGUMENT, "%s needs a value; see espctl help", where);
+  if (found == '?')
+    return esp_fail(st, ESP_INVALID_ARGUMENT, "espctl has no option %s, or it is not given like that; see espctl help",
+                    where);
+  return take_option(cli, (enum esp_cli_option)(found >> 8), optarg, st);
+}
+
+enum esp_code esp_cli_parse(struct esp_cli *cli, int argc, char *const *argv, struct esp_status *st) {
+  struct option table[OPTIONS_LEN + 1] = {0};
+  for (size_t i = 0; i < OPTIONS_LEN; i++) /* shifted, so that no bit is one of getopt's characters */
+    table[i] = (struct option){.name = options[i].name,
+                               .has_arg = options[i].argument != NULL ? required_argument : no_argument,
+                               .val = (int)options[i].option << 8};
+  const char *from_environment = getenv("ESPALIER_SERVER");
+  cli->server = from_environment != NULL && from_environment[0] != '\0' ? from_environment : ESP_CLI_SERVER_DEFAULT;
+  cli->timeout_ms = ESP_CLI_TIMEOUT_MS_DEFAULT;
+  optind = 0; /* glibc: start anew */
+  opterr = 0;
+  enum esp_code code = ESP_OK;
+  int found;
+  while (code == ESP_OK && (found = getopt_long(argc, argv, "-:h", table, NULL)) != -1) /* "-": words in order */
+    code = take_found(cli, found, optind > 0 ? argv[optind - 1] : "", st);
+  for (; code == ESP_OK && optind < argc; optind++) /* after "--" */
+    code = take_word(cli, argv[optind], st);
+  return code == ESP_OK ? check(cli, st) : code;
+}

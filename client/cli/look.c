@@ -1,0 +1,61 @@
+/* Commands that look and change nothing. */
+#include <inttypes.h>
+
+#include "client/cli/cli.h"
+
+enum esp_cli_exit esp_cli_run_ping(struct esp_cli *cli) {
+  struct esp_status st;
+  uint64_t start = cli->env->now_ms(cli->env->data);
+  if (esp_ping(cli->client, &st) != ESP_OK)
+    return esp_cli_fail(cli, &st);
+  uint64_t ms = cli->env->now_ms(cli->env->data) - start;
+  if ((cli->options & ESP_CLI_JSON) != 0)
+    return esp_cli_finish(
+        cli, esp_cli_json_object(cli->out, json_pack("{s:s, s:I}", "server", cli->server, "ms", esp_cli_json_u64(ms))));
+  fprintf(cli->out, "%s answered after %" PRIu64 "ms\n", cli->server, ms);
+  return esp_cli_finish(cli, true);
+}
+
+enum esp_cli_exit esp_cli_run_status(struct esp_cli *cli) {
+  struct esp_status st;
+  struct esp_server_info info;
+  if (esp_server_info(cli->client, &info, &st) != ESP_OK)
+    return esp_cli_fail(cli, &st);
+  if ((cli->options & ESP_CLI_JSON) != 0)
+    return esp_cli_finish(cli, esp_cli_json_status(cli->out, cli->server, &info));
+  esp_cli_render_status(cli->out, cli->server, &info);
+  return esp_cli_finish(cli, true);
+}
+
+/* tree and digest: what differs is what is asked for and how it is printed. */
+static enum esp_cli_exit describe(struct esp_cli *cli, bool with_digest,
+                                  bool (*json)(FILE *out, const struct esp_description *description),
+                                  void (*render)(FILE *out, const struct esp_description *description)) {
+  struct esp_status st;
+  struct esp_description *description = NULL;
+  const char *selection = cli->args_len > 0 ? cli->args[0] : NULL;
+  if (esp_describe(cli->client, selection, with_digest, &description, &st) != ESP_OK)
+    return esp_cli_fail(cli, &st);
+  bool ok = true;
+  if ((cli->options & ESP_CLI_JSON) != 0)
+    ok = json(cli->out, description);
+  else
+    render(cli->out, description);
+  esp_description_free(description);
+  return esp_cli_finish(cli, ok);
+}
+
+enum esp_cli_exit esp_cli_run_tree(struct esp_cli *cli) {
+  return describe(cli, false, esp_cli_json_tree, esp_cli_render_tree);
+}
+
+enum esp_cli_exit esp_cli_run_digest(struct esp_cli *cli) {
+  return describe(cli, true, esp_cli_json_digest, esp_cli_render_digest);
+}
+
+enum esp_cli_exit esp_cli_run_version(struct esp_cli *cli) {
+  if ((cli->options & ESP_CLI_JSON) != 0)
+    return esp_cli_finish(cli, esp_cli_json_object(cli->out, json_pack("{s:s}", "version", esp_version())));
+  fprintf(cli->out, "espctl %s\n", esp_version());
+  return esp_cli_finish(cli, true);
+}
