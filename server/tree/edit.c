@@ -1,1 +1,250 @@
-/* to be written */
+/* Edits: a transaction on a copy of a layout, and its diff.
+ *
+ * The copy is made when there is something to change, so an edit that changes nothing (a second worker that declares
+ * the same leaves, a freeze of what is frozen) costs no copy. Each call appends to the diff. Finishing hands over
+ * the copy as the layout of the next epoch, and the edit's strings to the names that all layouts of the tree share.
+ *
+ * base is never changed. A call that fails for its input leaves the copy as it was, one that fails for memory may not,
+ * and either way the edit can't be finished: a transaction is applied as a whole or not at all. */
+#include <espalier/status.h>
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/check.h"
+#include "tree/tree_internal.h"
+
+static void diff_memory_free(struct esp_diff_memory *memory) {
+  if (memory) {
+    esp_names_unref(memory->names);
+    esp_arena_done(&memory->texts);
+    esp_free(memory);
+  }
+}
+
+void esp_diff_done(struct esp_diff *diff) {
+  esp_free(diff->changes);
+  diff_memory_free(diff->memory);
+  *diff = (struct esp_diff){0};
+}
+
+struct esp_edit *esp_edit_new(struct esp_layout *base) {
+  struct esp_edit *edit = esp_calloc(1, sizeof *edit);
+  if (!edit) {
+    return NULL;
+  }
+  edit->memory = esp_calloc(1, sizeof *edit->memory);
+  if (!edit->memory) {
+    esp_free(edit);
+    return NULL;
+  }
+  esp_arena_init(&edit->memory->texts, 0);
+  edit->base = esp_layout_ref(base);
+  return edit;
+}
+
+void esp_edit_free(struct esp_edit *edit) {
+  if (!edit) {
+    return;
+  }
+  esp_layout_unref(edit->layout);
+  esp_layout_unref(edit->base);
+  esp_text_blocks_free(edit->texts);
+  esp_free(edit->changes);
+  diff_memory_free(edit->memory);
+  esp_free(edit->pending_items);
+  esp_free(edit->pending);
+  esp_free(edit);
+}
+
+const struct esp_layout *esp_edit_now(const struct esp_edit *edit) {
+  return edit->layout ? edit->layout : edit->base;
+}
+
+bool esp_edit_own(struct esp_edit *edit) {
+  if (!edit->layout) {
+    edit->layout = esp_layout_copy(edit->base);
+    if (!edit->layout) {
+      return false;
+    }
+    edit->layout->epoch = edit->base->epoch + 1;
+    edit->assignments_capacity = edit->layout->assignments_len;
+  }
+  return true;
+}
+
+bool esp_edit_reserve_changes(struct esp_edit *edit, size_t n) {
+  return esp_grow((void **)&edit->changes, &edit->changes_capacity, edit->changes_len + edit->pending_len + n,
+                  sizeof *edit->changes);
+}
+
+enum esp_code esp_edit_failed(struct esp_edit *edit, enum esp_code code) {
+  edit->failed = edit->failed == ESP_OK ? code : edit->failed;
+  return code;
+}
+
+/* The edit is the caller's, const or not; what is settled is what it would have been anyway. */
+const struct esp_layout *esp_edit_view(const struct esp_edit *edit) {
+  if (edit->layout) {
+    esp_edit_settle((struct esp_edit *)edit);
+  }
+  return esp_edit_now(edit);
+}
+
+void esp_edit_bind(struct esp_edit *edit, uint64_t leaf_id, struct esp_object *storage) {
+  ESP_CHECK(edit->layout);
+  const struct esp_leaf *leaf = esp_layout_leaf_by_id(edit->layout, leaf_id);
+  ESP_CHECK(leaf);
+  struct esp_place *place = &edit->layout->params[leaf->param];
+  ESP_CHECK(!place->storage);
+  place->storage = storage;
+}
+
+/* Parameters that an operation on a selection changes: for each, the first selected leaf that is bound to it, plus 1,
+ * or 0. */
+struct marks {
+  uint32_t *first; /* params_len, owned */
+  size_t lines;    /* leaves bound to them: the diff's lines */
+};
+
+/* Marks the selected leaves' parameters: all, or those whose frozen flag is not `frozen`. Makes the copy and room in
+ * the diff. */
+static enum esp_code marks_init(struct marks *marks, struct esp_edit *edit, const struct esp_selection *sel, bool all,
+                                bool frozen, struct esp_status *st) {
+  *marks = (struct marks){0};
+  if (esp_edit_own(edit)) {
+    marks->first = esp_calloc(edit->layout->params_len, sizeof *marks->first);
+  }
+  if (!marks->first) {
+    return esp_fail(st, ESP_RESOURCE_EXHAUSTED, "no memory for a change of %zu leaves", sel->len);
+  }
+  for (size_t i = 0; i < sel->len; i++) {
+    ESP_CHECK(sel->leaves[i] < edit->layout->leaves_len);
+    uint32_t param = edit->layout->leaves[sel->leaves[i]].param;
+    const struct esp_place *place = &edit->layout->params[param];
+    if (marks->first[param] == 0 && (all || place->frozen != frozen)) {
+      marks->first[param] = sel->leaves[i] + 1;
+      marks->lines += place->leaves_len;
+    }
+  }
+  if (!esp_edit_reserve_changes(edit, marks->lines)) {
+    esp_free(marks->first);
+    return esp_fail(st, ESP_RESOURCE_EXHAUSTED, "no memory for a diff of %zu leaves", marks->lines);
+  }
+  return ESP_OK;
+}
+
+/* A line for each leaf that is bound to a marked parameter, in path order; those that are not selected say because. */
+static void marks_note(const struct marks *marks, struct esp_edit *edit, const struct esp_selection *sel,
+                       const struct esp_change *line) {
+  const struct esp_layout *layout = edit->layout;
+  size_t selected = 0;
+  size_t len_before = edit->changes_len;
+  for (size_t i = 0; i < layout->leaves_len; i++) {
+    while (selected < sel->len && sel->leaves[selected] < i) {
+      selected++;
+    }
+    const struct esp_leaf *leaf = &layout->leaves[i];
+    uint32_t first = marks->first[leaf->param];
+    if (first == 0) {
+      continue;
+    }
+    struct esp_change *change = &edit->changes[edit->changes_len++];
+    *change = *line;
+    change->leaf_id = leaf->id;
+    change->path = leaf->path;
+    change->because = selected < sel->len && sel->leaves[selected] == i ? "" : layout->leaves[first - 1].path;
+  }
+  ESP_CHECK(edit->changes_len - len_before == marks->lines);
+  edit->changed = edit->changed || marks->lines > 0;
+}
+
+static bool any_differs(const struct esp_layout *layout, const struct esp_selection *sel, bool frozen) {
+  for (size_t i = 0; i < sel->len; i++) {
+    ESP_CHECK(sel->leaves[i] < layout->leaves_len);
+    if (layout->params[layout->leaves[sel->leaves[i]].param].frozen != frozen) {
+      return true;
+    }
+  }
+  return false;
+}
+
+enum esp_code esp_edit_freeze(struct esp_edit *edit, const struct esp_selection *sel, bool frozen,
+                              struct esp_status *st) {
+  if (!any_differs(esp_edit_now(edit), sel, frozen)) {
+    return ESP_OK;
+  }
+  struct marks marks;
+  enum esp_code code = marks_init(&marks, edit, sel, false, frozen, st);
+  if (code != ESP_OK) {
+    return esp_edit_failed(edit, code);
+  }
+  const char *words[] = {"false", "true"};
+  marks_note(&marks, edit, sel, &(struct esp_change){.field = "frozen", .from = words[!frozen], .to = words[frozen]});
+  struct esp_layout *layout = edit->layout;
+  for (size_t i = 0; i < layout->params_len; i++) {
+    layout->params[i].frozen = marks.first[i] ? frozen : layout->params[i].frozen;
+  }
+  for (size_t i = 0; i < layout->leaves_len; i++) {
+    struct esp_leaf *leaf = &layout->leaves[i];
+    leaf->changed_epoch = marks.first[leaf->param] ? layout->epoch : leaf->changed_epoch;
+  }
+  layout->frozen_len = frozen ? layout->frozen_len + marks.lines : layout->frozen_len - marks.lines;
+  esp_free(marks.first);
+  return ESP_OK;
+}
+
+enum esp_code esp_edit_touch_value(struct esp_edit *edit, const struct esp_selection *sel, struct esp_status *st) {
+  if (sel->len == 0) {
+    return ESP_OK;
+  }
+  struct marks marks;
+  enum esp_code code = marks_init(&marks, edit, sel, true, false, st);
+  if (code != ESP_OK) {
+    return esp_edit_failed(edit, code);
+  }
+  marks_note(&marks, edit, sel, &(struct esp_change){.field = "value", .from = "", .to = "set"});
+  esp_free(marks.first);
+  return ESP_OK;
+}
+
+/* The strings of the edit pass to the names of the tree. Edits of one tree come one after the other. */
+static void texts_pass(struct esp_edit *edit, struct esp_names *names) {
+  struct esp_text_block **end = &edit->texts;
+  while (*end) {
+    end = &(*end)->next;
+  }
+  *end = names->blocks;
+  names->blocks = edit->texts;
+  edit->texts = NULL;
+}
+
+enum esp_code esp_edit_finish(struct esp_edit *edit, struct esp_layout **ret_layout, struct esp_diff *ret_diff,
+                              struct esp_status *st) {
+  if (edit->failed != ESP_OK) {
+    enum esp_code code = edit->failed;
+    esp_edit_free(edit);
+    return esp_fail(st, code, "an earlier operation of the same transaction failed");
+  }
+  esp_edit_view(edit);
+  *ret_diff = (struct esp_diff){0};
+  if (!edit->changed) {
+    *ret_layout = esp_layout_ref(edit->base);
+    esp_edit_free(edit);
+    return ESP_OK;
+  }
+  struct esp_layout *layout = edit->layout;
+  for (size_t i = 0; i < layout->params_len; i++) {
+    ESP_CHECK(layout->params[i].storage || layout->params[i].id < edit->base->param_id_next);
+  }
+  texts_pass(edit, layout->names);
+  edit->memory->names = esp_names_ref(layout->names);
+  *ret_diff = (struct esp_diff){.changes = edit->changes, .len = edit->changes_len, .memory = edit->memory};
+  *ret_layout = layout;
+  edit->layout = NULL;
+  edit->changes = NULL;
+  edit->memory = NULL;
+  esp_edit_free(edit);
+  return ESP_OK;
+}
