@@ -37,7 +37,7 @@ enum {
 };
 
 #define VARINT_BYTES_MAX 10
-#define TAG_BYTES_MAX 5
+#define SHORT_VARINT_BYTES_MAX 5 /* tags and lengths have 32 bits */
 
 struct field {
   uint32_t number;        /* never 0 */
@@ -72,7 +72,7 @@ static enum esp_code read_varint(struct esp_cursor *cursor, unsigned bytes_max, 
 
 static enum esp_code read_tag(struct esp_cursor *cursor, struct field *field, struct esp_status *st) {
   uint64_t tag;
-  enum esp_code code = read_varint(cursor, TAG_BYTES_MAX, &tag, st);
+  enum esp_code code = read_varint(cursor, SHORT_VARINT_BYTES_MAX, &tag, st);
   if (code != ESP_OK)
     return code;
   if (tag > UINT32_MAX)
@@ -97,7 +97,7 @@ static enum esp_code read_field(struct esp_cursor *cursor, struct field *field, 
   case WIRE_FIXED32:
     return esp_cursor_skip(cursor, 4) ? ESP_OK : fail_at(cursor, st, "a field of 4 bytes is cut off");
   case WIRE_BYTES:
-    code = read_varint(cursor, VARINT_BYTES_MAX, &len, st);
+    code = read_varint(cursor, SHORT_VARINT_BYTES_MAX, &len, st);
     if (code != ESP_OK)
       return code;
     field->body = *cursor;

@@ -53,18 +53,23 @@ struct esp_rest {
 };
 void esp_rest_done(struct esp_rest *rest); /* idempotent */
 
-/* Collects what is not in the repeated message field chunks_field; rest->len is 0 before and stays 0 for a message of nothing but chunks. To be called first,
- * since headers come before payload in meaning wherever they stand. INVALID_ARGUMENT where the bytes are no message (truncated, group or unknown wire
- * type, field number 0, a varint of over 10 bytes); RESOURCE_EXHAUSTED without memory. */
+/* Collects what is not in the repeated message field chunks_field; rest->len is 0 before and stays 0 for a message of
+ * nothing but chunks. To be called first, since headers come before payload in meaning wherever they stand.
+ * INVALID_ARGUMENT where the bytes are no message (truncated, group or unknown wire type, field number 0, a number of
+ * too many bytes) or a chunk is not length-delimited; RESOURCE_EXHAUSTED without memory. After any result the caller
+ * calls esp_rest_done. */
 enum esp_code esp_wire_rest(const struct esp_span *spans, size_t spans_len, uint32_t chunks_field, struct esp_rest *rest,
                             struct esp_status *st) ESP_WARN_UNUSED;
 
-/* Visits each chunk of the message in order. */
+/* Visits each chunk of the message in order, without allocating. INVALID_ARGUMENT as above, and for what is wrong inside
+ * a chunk: a known field of another wire type, a shape of rank over 8, a path over ESP_WIRE_PATH_MAX. Earlier chunks of
+ * the message have been visited then. A path is passed on as raw bytes: NUL and bad UTF-8 are the visitor's to refuse. */
 enum esp_code esp_wire_chunks(const struct esp_span *spans, size_t spans_len, uint32_t chunks_field, esp_chunk_visitor visit,
                               void *data, struct esp_status *st) ESP_WARN_UNUSED;
 
-/* Writes what precedes a chunk's payload of data_len bytes: the field's tag and length in the outer message, then the chunk's fields, then data's tag
- * and length. The payload must follow as it is. tensor may be NULL. Fields that are 0 are left out. Returns the bytes written, at most ESP_CHUNK_PREFIX_MAX. */
+/* Writes what precedes a chunk's payload of data_len bytes: the field's tag and length in the outer message, then the
+ * chunk's fields, then data's tag and length. The payload must follow as it is. tensor may be NULL; its rows_len is not
+ * written. Fields that are 0 are left out. Returns the bytes written, at most ESP_CHUNK_PREFIX_MAX. */
 size_t esp_wire_chunk_prefix(uint8_t prefix[ESP_CHUNK_PREFIX_MAX], uint32_t chunks_field, uint64_t leaf_id, uint64_t index,
                              uint64_t offset, const struct esp_chunk_tensor *tensor, size_t data_len);
 
