@@ -73,7 +73,7 @@ const struct esp_option esp_option_table[] = {
      .type = ESP_OPTION_SIZE,
      .field = FIELD(max_staged),
      .min = KIB,
-     .max = KIB << 40,
+     .max = KIB << 34,
      .compute = max_staged_default,
      .computed = "a quarter of the machine's or cgroup's memory",
      .help =
@@ -198,30 +198,50 @@ static void print_wrapped(FILE *out, const char *indent, const char *text) {
   fputc('\n', out);
 }
 
+static bool in_file(const struct esp_option *option) {
+  return option->where == ESP_OPTION_EVERYWHERE;
+}
+
+/* What stands for the value in a usage line. */
+static const char *metavariable(const struct esp_option *option) {
+  switch (option->type) {
+  case ESP_OPTION_COUNT:
+    return "NUMBER";
+  case ESP_OPTION_SIZE:
+    return "SIZE";
+  case ESP_OPTION_DURATION:
+    return "DURATION";
+  default:
+    return option->words;
+  }
+}
+
+static void print_help_of(FILE *out, const struct esp_option *option) {
+  char accepts[256];
+  bool valued = option->type != ESP_OPTION_BOOL;
+  fprintf(out, "  --%s%s%s\n", option->name, valued ? "=" : "", valued ? metavariable(option) : "");
+  print_wrapped(out, "      ", option->help);
+  if (!valued || !in_file(option)) {
+    return;
+  }
+  fputs("      ", out);
+  if (option->type == ESP_OPTION_LIST) {
+    fputs("Repeatable. ", out);
+  } else if (option->type != ESP_OPTION_CHOICE) {
+    fprintf(out, "Takes %s. ", esp_option_accepts(option, accepts, sizeof(accepts)));
+  }
+  fprintf(out, "Default: %s.\n", default_text(option));
+}
+
 void esp_options_print_help(FILE *out) {
   fputs("Usage: espalierd [OPTION]...\n"
         "Serves a tree of parameters: workers push gradients and pull weights, operators change what is trained.\n\n",
         out);
   for (const struct esp_option *option = esp_option_table; option->name; option++) {
-    char accepts[256];
-    if (option->where == ESP_OPTION_HIDDEN) {
-      continue;
-    }
-    fprintf(out, "  --%s", option->name);
-    if (option->type != ESP_OPTION_BOOL) {
-      fprintf(out, "=%s", esp_option_accepts(option, accepts, sizeof(accepts)));
-    }
-    fputc('\n', out);
-    print_wrapped(out, "      ", option->help);
-    if (option->where == ESP_OPTION_EVERYWHERE && option->type != ESP_OPTION_BOOL) {
-      fprintf(out, "      %sDefault: %s.\n", option->type == ESP_OPTION_LIST ? "Repeatable. " : "",
-              default_text(option));
+    if (option->where != ESP_OPTION_HIDDEN) {
+      print_help_of(out, option);
     }
   }
-}
-
-static bool in_file(const struct esp_option *option) {
-  return option->where == ESP_OPTION_EVERYWHERE;
 }
 
 void esp_options_print_markdown(FILE *out) {

@@ -94,7 +94,7 @@ static void test_bad_flags(void **state) {
   expect_failure(PARSE("--threads=-1"), "--threads takes a number from 1 to 256, not \"-1\"");
   expect_failure(PARSE("--lease=30"), "--lease takes a duration from 100ms to 24h (ms, s, m, h), not \"30\"");
   expect_failure(PARSE("--max-staged=1KB"),
-                 "--max-staged takes a size from 1KiB to 1024TiB (bytes, KiB, MiB, GiB, TiB), not \"1KB\"");
+                 "--max-staged takes a size from 1KiB to 16TiB (bytes, KiB, MiB, GiB, TiB), not \"1KB\"");
   expect_failure(PARSE("--on-nonfinite=rejec"), "--on-nonfinite takes one of reject/skip, not \"rejec\"");
   expect_failure(PARSE("--insecure=maybe"), "--insecure takes true or false, not \"maybe\"");
   expect_failure(PARSE("--group=x"), "--group takes NAME=EXPR, not \"x\"");
@@ -134,7 +134,7 @@ static void test_units(void **state) {
                {"64KiB", 65536},
                {"3MiB", 3 << 20},
                {"2GiB", UINT64_C(2) << 30},
-               {"1TiB", UINT64_C(1) << 40},
+               {"16TiB", UINT64_C(16) << 40},
                {"18446744073709551616", 0},
                {"17592186044416MiB", 0},
                {"1 MiB", 0},
@@ -289,7 +289,7 @@ static void test_everything_is_documented(void **state) {
     assert_true(hidden == !strstr(help, flag));
     assert_true(hidden == !strstr(markdown, flag));
   }
-  assert_non_null(strstr(help, "  --lease=a duration from 100ms to 24h (ms, s, m, h)\n"));
+  assert_non_null(strstr(help, "Takes a duration from 100ms to 24h (ms, s, m, h). Default: 30s.\n"));
   assert_non_null(strstr(markdown, "| `--threads` | a number from 1 to 256 | the number of cores |"));
   free(help);
   free(markdown);
