@@ -11,6 +11,7 @@
 
 #include <inttypes.h>
 #include <jansson.h>
+#include <stdbool.h>
 #include <string.h>
 
 #include "base/alloc.h"
@@ -20,6 +21,7 @@ struct header {
   char *data;
   size_t capacity;
   size_t len;
+  bool failed; /* an append failed: for good, because Jansson (2.14) forgets it where that was in a key */
 };
 
 static enum esp_code no_memory(struct esp_status *st) {
@@ -29,8 +31,10 @@ static enum esp_code no_memory(struct esp_status *st) {
 /* Jansson's callback: 0 is success. */
 static int header_append(const char *bytes, size_t len, void *data) {
   struct header *header = data;
-  if (!esp_grow((void **)&header->data, &header->capacity, header->len + len, 1))
+  if (header->failed || !esp_grow((void **)&header->data, &header->capacity, header->len + len, 1)) {
+    header->failed = true;
     return -1;
+  }
   memcpy(header->data + header->len, bytes, len);
   header->len += len;
   return 0;
@@ -42,9 +46,9 @@ static enum esp_code header_append_text(struct header *header, const char *text,
 
 /* Takes the value; NULL stands for one that there was no memory for. */
 static enum esp_code header_append_json(struct header *header, json_t *value, struct esp_status *st) {
-  int failed = value == NULL || json_dump_callback(value, header_append, header, JSON_COMPACT | JSON_ENCODE_ANY) != 0;
+  bool failed = value == NULL || json_dump_callback(value, header_append, header, JSON_COMPACT | JSON_ENCODE_ANY) != 0;
   json_decref(value);
-  return failed ? no_memory(st) : ESP_OK;
+  return failed || header->failed ? no_memory(st) : ESP_OK;
 }
 
 /* A string of somebody else's: the header must be UTF-8. */
@@ -52,7 +56,7 @@ static enum esp_code header_append_string(struct header *header, const char *tex
   json_t *value = json_string(text);
   if (value == NULL) {
     json_t *unchecked = json_string_nocheck(text);
-    int invalid = unchecked != NULL;
+    bool invalid = unchecked != NULL;
     json_decref(unchecked);
     return invalid
                ? esp_fail(st, ESP_INVALID_ARGUMENT, "'%s' is not UTF-8, as names in a safetensors file must be", text)
