@@ -1,5 +1,5 @@
-/* The engine: sessions, staging, commit order, applying, reads and admin transactions. It owns the tree's layout and the
- * parameters' values, and a pool of threads that runs kernels. It knows nothing of gRPC.
+/* The engine: sessions, staging, commit order, applying, reads and admin transactions. It owns the tree's layout and
+ * the parameters' values, and a pool of threads that runs kernels. It knows nothing of gRPC.
  *
  * Threads: every function may be called from any thread unless it says otherwise. Callbacks come from any thread
  * (the pool's, the one that calls esp_engine_tick, or the caller's own inside a call), never with a lock of the engine
@@ -10,6 +10,7 @@
 #define ESP_ENGINE_H
 
 #include <espalier/status.h>
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -33,28 +34,30 @@ struct esp_named {
 };
 
 struct esp_engine_options {
-  const struct esp_env *env;         /* borrowed for the engine's life */
-  unsigned threads;                  /* of the pool that runs kernels; 1 to 256 */
-  enum esp_isa isa;                  /* must be supported */
-  uint64_t max_staged;               /* --max-staged */
-  uint64_t stall_timeout_ms;         /* --stall-timeout */
-  uint64_t lease_ms;                 /* --lease */
-  uint64_t session_retention_ms;     /* --session-retention */
-  uint64_t max_sessions;             /* --max-sessions */
-  enum esp_nonfinite on_nonfinite;   /* --on-nonfinite */
-  const struct esp_named *groups;    /* name and expression; one is "default" */
+  const struct esp_env *env;       /* borrowed for the engine's life */
+  unsigned threads;                /* of the pool that runs kernels; 1 to 256 */
+  enum esp_isa isa;                /* must be supported */
+  uint64_t max_staged;             /* --max-staged */
+  uint64_t stall_timeout_ms;       /* --stall-timeout */
+  uint64_t lease_ms;               /* --lease */
+  uint64_t session_retention_ms;   /* --session-retention */
+  uint64_t max_sessions;           /* --max-sessions */
+  enum esp_nonfinite on_nonfinite; /* --on-nonfinite */
+  const struct esp_named *groups;  /* name and expression; one is "default" */
   size_t groups_len;
-  const struct esp_named *assigns;   /* node path and group name */
+  const struct esp_named *assigns; /* node path and group name */
   size_t assigns_len;
 };
 
 /* INVALID_ARGUMENT names the group or assignment that is wrong. */
 enum esp_code esp_engine_new(const struct esp_engine_options *options, struct esp_engine **ret,
                              struct esp_status *st) ESP_WARN_UNUSED;
-/* After every push, pull, declaration and apply has ended (their callbacks were called) and every pin was released. NULL is fine. */
+/* After every push, pull, declaration and apply has ended (their callbacks were called) and every pin was released.
+ * NULL is fine. */
 void esp_engine_free(struct esp_engine *engine);
 
-/* Ends what has waited too long: waits for staging, stalled pushes, stages, leases, sessions. To be called every 100 ms or so. */
+/* Ends what has waited too long: waits for staging, stalled pushes, stages, leases, sessions. To be called every 100 ms
+ * or so. */
 void esp_engine_tick(struct esp_engine *engine);
 
 /* From here on new pushes, declarations, stages, joins and applies fail with UNAVAILABLE; those that wait for staging
@@ -75,8 +78,8 @@ struct esp_join {
 };
 
 /* resume 0: a new session. INVALID_ARGUMENT: the name is longer than ESP_WORKER_NAME_BYTES_MAX or not UTF-8;
- * FAILED_PRECONDITION: resume names a session that is unknown, has left or has expired (the message says so and has the lineage);
- * RESOURCE_EXHAUSTED: --max-sessions. */
+ * FAILED_PRECONDITION: resume names a session that is unknown, has left or has expired (the message says so and has the
+ * lineage); RESOURCE_EXHAUSTED: --max-sessions. */
 enum esp_code esp_session_join(struct esp_engine *engine, const char *worker, uint64_t resume, struct esp_join *ret,
                                struct esp_status *st) ESP_WARN_UNUSED;
 /* Idempotent for a session that is known or was. */
@@ -113,17 +116,17 @@ struct esp_push_reply {
 
 /* A piece of a tensor, as it arrived. Borrowed for the call. */
 struct esp_piece {
-  uint64_t leaf_id;       /* or: */
-  const char *path;       /* "" for none */
+  uint64_t leaf_id; /* or: */
+  const char *path; /* "" for none */
   size_t path_len;
-  uint64_t index;         /* declarations only: the leaf's place in it */
+  uint64_t index; /* declarations only: the leaf's place in it */
   uint64_t offset;
-  bool has_tensor;        /* the sender described the tensor; what it said is checked */
+  bool has_tensor; /* the sender described the tensor; what it said is checked */
   bool has_shape;
   struct esp_shape shape;
-  enum esp_dtype dtype;   /* ESP_DTYPE_NONE: not said */
-  uint64_t tensor_bytes;  /* 0: not said */
-  uint64_t rows_len;      /* not 0: UNIMPLEMENTED */
+  enum esp_dtype dtype;  /* ESP_DTYPE_NONE: not said */
+  uint64_t tensor_bytes; /* 0: not said */
+  uint64_t rows_len;     /* not 0: UNIMPLEMENTED */
   struct esp_cursor data;
 };
 
@@ -135,37 +138,44 @@ enum esp_push_event {
 };
 
 /* st and reply are borrowed for the call; reply is NULL unless code is ESP_OK. */
-typedef void (*esp_push_callback)(void *data, enum esp_push_event event, enum esp_code code, const struct esp_status *st,
-                                  const struct esp_push_reply *reply);
+typedef void (*esp_push_callback)(void *data, enum esp_push_event event, enum esp_code code,
+                                  const struct esp_status *st, const struct esp_push_reply *reply);
 
-/* Begins a push. On ESP_OK exactly one READY comes (perhaps inside this call), unless DONE comes first; DONE comes once, unless the push is freed before its
- * commit. Refusals are this call's result, with no event: UNAVAILABLE (draining), INVALID_ARGUMENT (sequence 0 with a session or without; a leaf count or
- * total that the tree cannot hold), RESOURCE_EXHAUSTED (more than --max-staged; too many in flight), FAILED_PRECONDITION (session expired or unknown; a sequence that is older than the window), ABORTED (lineage).
- * A sequence that was committed is a replay: its payload is counted and dropped, and DONE brings the first answer. An uncommitted original of the same sequence is ended with ABORTED. */
+/* Begins a push. On ESP_OK exactly one READY comes (perhaps inside this call), unless DONE comes first; DONE comes
+ * once, unless the push is freed before its commit. Refusals are this call's result, with no event: UNAVAILABLE
+ * (draining), INVALID_ARGUMENT (sequence 0 with a session or without; a leaf count or total that the tree cannot hold),
+ * RESOURCE_EXHAUSTED (more than --max-staged; too many in flight), FAILED_PRECONDITION (session expired or unknown; a
+ * sequence that is older than the window), ABORTED (lineage). A sequence that was committed is a replay: its payload is
+ * counted and dropped, and DONE brings the first answer. An uncommitted original of the same sequence is ended with
+ * ABORTED. */
 enum esp_code esp_push_new(struct esp_engine *engine, const struct esp_push_header *header, esp_push_callback callback,
                            void *data, struct esp_push **ret, struct esp_status *st) ESP_WARN_UNUSED;
 
-/* Takes one piece. Only after READY. The code is the whole push's result where it is not ESP_OK (no DONE follows; free it): INVALID_ARGUMENT or NOT_FOUND naming the leaf; ABORTED, DEADLINE_EXCEEDED or the like where the push was ended from
- * elsewhere. */
-enum esp_code esp_push_feed(struct esp_push *push, const struct esp_piece *piece, struct esp_status *st) ESP_WARN_UNUSED;
+/* Takes one piece. Only after READY. The code is the whole push's result where it is not ESP_OK (no DONE follows; free
+ * it): INVALID_ARGUMENT or NOT_FOUND naming the leaf; ABORTED, DEADLINE_EXCEEDED or the like where the push was ended
+ * from elsewhere. */
+enum esp_code esp_push_feed(struct esp_push *push, const struct esp_piece *piece,
+                            struct esp_status *st) ESP_WARN_UNUSED;
 
 /* All of the header's leaves and bytes have arrived. */
 bool esp_push_is_whole(const struct esp_push *push);
 /* The bytes that have arrived and those that the header declared, for the message of a stream that ended early. */
 void esp_push_progress(const struct esp_push *push, uint64_t *ret_bytes, uint64_t *ret_total);
 
-/* Commits a whole push: DONE comes when it is applied (perhaps inside this call) or refused: INVALID_ARGUMENT naming the leaf and element of a non-finite gradient or a gradient for a buffer, ABORTED for require_epoch. */
+/* Commits a whole push: DONE comes when it is applied (perhaps inside this call) or refused: INVALID_ARGUMENT naming
+ * the leaf and element of a non-finite gradient or a gradient for a buffer, ABORTED for require_epoch. */
 void esp_push_commit(struct esp_push *push);
 
-/* Drops the handle. Before the commit that leaves no trace and frees the reservation, and no event comes once it has returned; after the commit the push goes on, and
- * DONE comes all the same. NULL is fine. */
+/* Drops the handle. Before the commit that leaves no trace and frees the reservation, and no event comes once it has
+ * returned; after the commit the push goes on, and DONE comes all the same. NULL is fine. */
 void esp_push_free(struct esp_push *push);
 
-/* A stage is a push whose end is a token. header.session must be 0. Values of trained leaves must be finite; buffers take anything. Feed, is_whole and free are
- * the push's; instead of commit: */
+/* A stage is a push whose end is a token. header.session must be 0. Values of trained leaves must be finite; buffers
+ * take anything. Feed, is_whole and free are the push's; instead of commit: */
 enum esp_code esp_stage_new(struct esp_engine *engine, const struct esp_push_header *header, esp_push_callback callback,
                             void *data, struct esp_push **ret, struct esp_status *st) ESP_WARN_UNUSED;
-/* Frees the push in any case. The stage keeps its reservation until an apply takes it or it expires (after twice --stall-timeout). */
+/* Frees the push in any case. The stage keeps its reservation until an apply takes it or it expires (after twice
+ * --stall-timeout). */
 enum esp_code esp_stage_keep(struct esp_push *push, uint64_t *ret_stage, uint64_t *ret_expires_ms,
                              struct esp_status *st) ESP_WARN_UNUSED;
 
@@ -207,7 +217,8 @@ typedef void (*esp_declare_callback)(void *data, enum esp_code code, const struc
 
 struct esp_declare;
 
-/* session 0: none; total_bytes: of the values that follow, which are reserved in --max-staged. ready is called once, as ESP_PUSH_READY or ESP_PUSH_DONE (failed) of a push. */
+/* session 0: none; total_bytes: of the values that follow, which are reserved in --max-staged. ready is called once, as
+ * ESP_PUSH_READY or ESP_PUSH_DONE (failed) of a push. */
 enum esp_code esp_declare_new(struct esp_engine *engine, const struct esp_push_header *header, esp_push_callback ready,
                               void *data, struct esp_declare **ret, struct esp_status *st) ESP_WARN_UNUSED;
 /* Strings are copied. INVALID_ARGUMENT, UNIMPLEMENTED (bf16, f16) naming the leaf. */
@@ -258,12 +269,14 @@ void esp_pin_unref(struct esp_buffer *buffer);
 
 struct esp_pull;
 /* code is ESP_OK with a pin (whose reference passes to the callee), or the pull's end. */
-typedef void (*esp_pull_callback)(void *data, enum esp_code code, const struct esp_status *st, const struct esp_pin *pin);
+typedef void (*esp_pull_callback)(void *data, enum esp_code code, const struct esp_status *st,
+                                  const struct esp_pin *pin);
 
-/* Resolves and checks everything. NOT_FOUND names the leaf (a removed one too); INVALID_ARGUMENT for a selection's syntax or a leaf named twice. */
-enum esp_code esp_pull_new(struct esp_engine *engine, const struct esp_pull_request *request, esp_pull_callback callback,
-                           void *data, struct esp_pull **ret, struct esp_pull_header *ret_header,
-                           struct esp_status *st) ESP_WARN_UNUSED;
+/* Resolves and checks everything. NOT_FOUND names the leaf (a removed one too); INVALID_ARGUMENT for a selection's
+ * syntax or a leaf named twice. */
+enum esp_code esp_pull_new(struct esp_engine *engine, const struct esp_pull_request *request,
+                           esp_pull_callback callback, void *data, struct esp_pull **ret,
+                           struct esp_pull_header *ret_header, struct esp_status *st) ESP_WARN_UNUSED;
 /* Asks for the next leaf's tensor: one callback follows, perhaps inside this call. Waits for updates that were
  * committed before, never for the network. Returns false, with no callback, when all were given. */
 bool esp_pull_next(struct esp_pull *pull);
@@ -304,9 +317,10 @@ struct esp_apply_reply {
 typedef void (*esp_apply_callback)(void *data, enum esp_code code, const struct esp_status *st,
                                    const struct esp_apply_reply *reply);
 
-/* One callback follows, perhaps inside this call, when the transaction is true: nothing that is being applied can still change what it
- * froze, and what it sets is set. Refusals, which change nothing: NOT_FOUND, INVALID_ARGUMENT, ABORTED (if_epoch), FAILED_PRECONDITION (more leaves than max_leaves, a stage that lacks a selected leaf),
- * UNAVAILABLE (draining). The request is copied. */
+/* One callback follows, perhaps inside this call, when the transaction is true: nothing that is being applied can still
+ * change what it froze, and what it sets is set. Refusals, which change nothing: NOT_FOUND, INVALID_ARGUMENT, ABORTED
+ * (if_epoch), FAILED_PRECONDITION (more leaves than max_leaves, a stage that lacks a selected leaf), UNAVAILABLE
+ * (draining). The request is copied. */
 void esp_engine_apply(struct esp_engine *engine, const struct esp_apply_request *request, esp_apply_callback callback,
                       void *data);
 
@@ -330,12 +344,12 @@ struct esp_digest {
 };
 
 struct esp_digest_reply {
-  struct esp_layout *layout;         /* borrowed for the callback */
+  struct esp_layout *layout; /* borrowed for the callback */
   uint64_t commit;
-  struct esp_selection sel;          /* borrowed for the callback */
-  const struct esp_digest *digests;  /* one a selected leaf */
+  struct esp_selection sel;           /* borrowed for the callback */
+  const struct esp_digest *digests;   /* one a selected leaf */
   const struct esp_param_stat *stats; /* likewise: at that commit */
-  struct esp_digest all;             /* XXH128 over each leaf's path, a zero byte and its digest, in path order */
+  struct esp_digest all;              /* XXH128 over each leaf's path, a zero byte and its digest, in path order */
 };
 typedef void (*esp_digest_callback)(void *data, enum esp_code code, const struct esp_status *st,
                                     const struct esp_digest_reply *reply);

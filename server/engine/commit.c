@@ -1,0 +1,258 @@
+/* The commit of a list of pushes: one push in mode async, a round's in the others. Leaves are resolved against the
+ * layout of now: gradients for frozen, detached and removed leaves are dropped here, those of one parameter become one
+ * step, summed in the order of the list and then of the paths. Then, under the commit lock, the commit takes its
+ * number and puts one item into each parameter's queue; whatever can fail comes before that. When all items have run,
+ * the pushes are answered. */
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/check.h"
+#include "engine/internal.h"
+
+/* One gradient that is to be applied. */
+struct entry {
+  uint32_t param; /* index in the layout */
+  uint32_t push;  /* index in the list */
+  uint32_t leaf;  /* index in the layout */
+  const void *grad;
+};
+
+struct member {
+  struct esp_push *push; /* ref'd */
+  enum esp_code code;    /* not ESP_OK: refused */
+  struct esp_status st;  /* then: why */
+};
+
+struct commit {
+  struct esp_engine *engine;
+  struct esp_layout *layout; /* ref'd: the optimizers and parameters that the items use */
+  struct esp_batch *batch;
+  struct entry *entries;
+  size_t entries_len;
+  const void **grads; /* of all entries, in order: what the items point to */
+  size_t members_len;
+  struct member members[];
+};
+
+static void commit_free(struct commit *commit) {
+  if (commit == NULL)
+    return;
+  esp_layout_unref(commit->layout);
+  esp_free(commit->entries);
+  esp_free(commit->grads);
+  esp_free(commit);
+}
+
+/* ---- resolving ---- */
+
+static enum esp_code refuse_nonfinite(const struct esp_leaf *leaf, const struct esp_slot *slot, struct esp_status *st) {
+  double value = slot->dtype == ESP_DTYPE_F64 ? ((const double *)slot->data)[slot->nonfinite]
+                                              : (double)((const float *)slot->data)[slot->nonfinite];
+  return esp_fail(st, ESP_INVALID_ARGUMENT, "leaf %s: element %" PRIu64 " of the gradient is %s", leaf->path,
+                  slot->nonfinite,
+                  isnan(value) ? "NaN"
+                  : value > 0  ? "+infinity"
+                               : "-infinity");
+}
+
+/* Where one tensor of a push goes: an entry, or one of the counts. */
+static void resolve_slot(struct commit *commit, uint32_t index, const struct esp_slot *slot) {
+  struct member *member = &commit->members[index];
+  struct esp_push_reply *reply = &member->push->reply;
+  const struct esp_leaf *leaf = esp_layout_leaf_by_id(commit->layout, slot->key);
+  if (leaf == NULL) {
+    reply->removed++;
+    return;
+  }
+  reply->absent--;
+  const struct esp_place *place = esp_layout_place(commit->layout, leaf);
+  if (place->frozen) {
+    reply->frozen++;
+  } else if (leaf->detached) {
+    reply->detached++;
+  } else if (slot->nonfinite != ESP_ALL_FINITE && commit->engine->options.on_nonfinite == ESP_NONFINITE_SKIP) {
+    reply->skipped = true;
+  } else if (slot->nonfinite != ESP_ALL_FINITE) {
+    member->code = refuse_nonfinite(leaf, slot, &member->st);
+  } else {
+    reply->applied++;
+    commit->entries[commit->entries_len++] = (struct entry){
+        .param = leaf->param, .push = index, .leaf = (uint32_t)(leaf - commit->layout->leaves), .grad = slot->data};
+  }
+}
+
+static void resolve_member(struct commit *commit, uint32_t index) {
+  struct member *member = &commit->members[index];
+  struct esp_push *push = member->push;
+  size_t entries_len = commit->entries_len;
+  push->reply = (struct esp_push_reply){.sequence = push->header.sequence,
+                                        .epoch = commit->layout->epoch,
+                                        .lineage = commit->engine->lineage,
+                                        .absent = commit->layout->trained_len};
+  member->code = ESP_OK;
+  if (push->header.require_epoch != 0 && push->header.require_epoch != commit->layout->epoch)
+    member->code = esp_fail(&member->st, ESP_ABORTED, "the push requires epoch %" PRIu64 ", the tree is at %" PRIu64,
+                            push->header.require_epoch, commit->layout->epoch);
+  for (size_t i = 0; i < push->upload.slots_len && member->code == ESP_OK; i++)
+    resolve_slot(commit, index, &push->upload.slots[i]);
+  if (push->reply.skipped)
+    push->reply.applied = 0;
+  if (push->reply.skipped || member->code != ESP_OK)
+    commit->entries_len = entries_len;
+}
+
+static int entry_compare(const void *a, const void *b) {
+  const struct entry *x = a, *y = b;
+  if (x->param != y->param)
+    return x->param < y->param ? -1 : 1;
+  if (x->push != y->push)
+    return x->push < y->push ? -1 : 1;
+  return x->leaf < y->leaf ? -1 : x->leaf > y->leaf;
+}
+
+/* A push in path order, which is how our client sends, is sorted already. */
+static void entries_sort(struct commit *commit) {
+  for (size_t i = 1; i < commit->entries_len; i++) {
+    if (entry_compare(&commit->entries[i - 1], &commit->entries[i]) > 0) {
+      qsort(commit->entries, commit->entries_len, sizeof(*commit->entries), entry_compare);
+      return;
+    }
+  }
+}
+
+static void commit_resolve(struct commit *commit) {
+  commit->entries_len = 0;
+  for (uint32_t i = 0; i < commit->members_len; i++)
+    resolve_member(commit, i);
+  entries_sort(commit);
+}
+
+/* ---- under the commit lock ---- */
+
+/* Takes the sequences; members that lost theirs meanwhile are refused, and their entries passed over. */
+static void commit_admit(struct commit *commit) {
+  struct esp_engine *engine = commit->engine;
+  bool any = false;
+  for (size_t i = 0; i < commit->members_len; i++) {
+    struct member *member = &commit->members[i];
+    if (member->code == ESP_OK)
+      member->code = esp_sequence_commit(engine, member->push, &member->st);
+    any = any || member->code == ESP_OK;
+  }
+  if (any)
+    engine->commit++;
+  for (size_t i = 0; i < commit->members_len; i++)
+    commit->members[i].push->reply.commit = engine->commit;
+}
+
+static void commit_enqueue(struct commit *commit) {
+  size_t grads_len = 0;
+  for (size_t i = 0; i < commit->entries_len;) {
+    const struct esp_place *place = &commit->layout->params[commit->entries[i].param];
+    size_t first = grads_len;
+    for (uint32_t param = commit->entries[i].param; i < commit->entries_len && commit->entries[i].param == param; i++) {
+      if (commit->members[commit->entries[i].push].code == ESP_OK)
+        commit->grads[grads_len++] = commit->entries[i].grad;
+    }
+    if (grads_len == first)
+      continue;
+    ESP_CHECK(grads_len - first <= ESP_ITEM_GRADS_MAX);
+    struct esp_item item = {.kind = ESP_ITEM_STEP,
+                            .step = {.optim = esp_place_optim(commit->layout, place),
+                                     .grads = &commit->grads[first],
+                                     .grads_len = grads_len - first,
+                                     .grad_scale = 1}};
+    esp_batch_enqueue(commit->batch, esp_place_param(place), &item);
+  }
+}
+
+/* ---- the whole ---- */
+
+/* All items have run: the pushes are answered, and the replays that waited for them. */
+static void commit_done(struct esp_batch *batch, void *data) {
+  (void)batch;
+  struct commit *commit = data;
+  struct esp_engine *engine = commit->engine;
+  for (size_t i = 0; i < commit->members_len; i++) {
+    struct member *member = &commit->members[i];
+    if (member->code != ESP_OK) {
+      esp_sequence_drop(engine, member->push);
+      esp_push_answer(member->push, member->code, &member->st);
+      continue;
+    }
+    if (member->push->reply.skipped)
+      atomic_fetch_add(&engine->pushes_nonfinite, 1);
+    struct esp_push *waiter = esp_sequence_done(engine, member->push);
+    while (waiter != NULL) {
+      struct esp_push *next = waiter->waiter_next;
+      waiter->reply = member->push->reply;
+      esp_push_answer(waiter, ESP_OK, NULL);
+      waiter = next;
+    }
+    esp_push_answer(member->push, ESP_OK, NULL);
+  }
+  commit_free(commit);
+  atomic_fetch_sub(&engine->committing, 1);
+}
+
+static struct commit *commit_new(struct esp_engine *engine, struct esp_push *const *pushes, size_t len) {
+  struct commit *commit = esp_calloc(1, sizeof(*commit) + len * sizeof(commit->members[0]));
+  if (commit == NULL)
+    return NULL;
+  size_t slots = 0;
+  commit->engine = engine;
+  commit->members_len = len;
+  for (size_t i = 0; i < len; i++) {
+    commit->members[i].push = pushes[i];
+    slots += pushes[i]->upload.slots_len;
+  }
+  commit->entries = esp_malloc_array(slots + 1, sizeof(*commit->entries));
+  commit->grads = esp_malloc_array(slots + 1, sizeof(*commit->grads));
+  commit->batch = esp_batch_new(engine->pool, slots, commit_done, commit);
+  if (commit->entries != NULL && commit->grads != NULL && commit->batch != NULL)
+    return commit;
+  esp_batch_free(commit->batch);
+  commit_free(commit);
+  return NULL;
+}
+
+static void refuse_all(struct esp_engine *engine, struct esp_push *const *pushes, size_t len) {
+  struct esp_status st;
+  enum esp_code code = esp_fail(&st, ESP_RESOURCE_EXHAUSTED, "no memory to commit a push");
+  for (size_t i = 0; i < len; i++) {
+    esp_sequence_drop(engine, pushes[i]);
+    esp_push_answer(pushes[i], code, &st);
+  }
+}
+
+void esp_commit_pushes(struct esp_engine *engine, struct esp_push *const *pushes, size_t len) {
+  uint64_t bytes = 0;
+  for (size_t i = 0; i < len; i++) {
+    esp_push_ref(pushes[i]);
+    bytes += pushes[i]->header.total_bytes;
+  }
+  struct commit *commit = commit_new(engine, pushes, len);
+  if (commit == NULL) {
+    refuse_all(engine, pushes, len);
+    return;
+  }
+  atomic_fetch_add(&engine->committing, 1);
+  /* Resolved outside the lock, and again in the rare case that the layout changed meanwhile. */
+  for (;;) {
+    esp_layout_unref(commit->layout);
+    commit->layout = esp_engine_layout(engine, NULL);
+    commit_resolve(commit);
+    pthread_mutex_lock(&engine->commit_lock);
+    if (engine->layout == commit->layout)
+      break;
+    pthread_mutex_unlock(&engine->commit_lock);
+  }
+  struct esp_batch *batch = commit->batch;
+  commit_admit(commit);
+  commit_enqueue(commit);
+  pthread_mutex_unlock(&engine->commit_lock);
+  esp_batch_start(batch, bytes <= ESP_HERE_BYTES_MAX);
+}

@@ -1,0 +1,189 @@
+/* What the engine's files share. Locks, in the order in which they may nest: transactions have a thread of their own;
+ * commit_lock > sessions.lock; commit_lock > a parameter's queue lock. A push's lock and the staging lock are leaves:
+ * nothing is locked, and nobody is called, under them. */
+#ifndef ESP_ENGINE_INTERNAL_H
+#define ESP_ENGINE_INTERNAL_H
+
+#include "engine/batch.h"
+#include "engine/engine.h"
+#include "engine/map.h"
+#include "engine/staging.h"
+#include "engine/upload.h"
+
+#define ESP_STAGES_MAX 1024 /* uploads for `set` that wait at once */
+#define ESP_KEYS_MAX 256    /* idempotency keys that are remembered */
+#define ESP_KEY_BYTES_MAX 255
+
+/* Batches of less than this are run by the thread that makes them: a hand-over costs more. */
+#define ESP_HERE_BYTES_MAX 32768
+
+/* ---- pushes ---- */
+
+enum esp_push_state {
+  ESP_PUSH_WAITING,   /* for staging */
+  ESP_PUSH_ARRIVING,  /* being fed */
+  ESP_PUSH_ENDED,     /* by its own error, or from elsewhere: status says why */
+  ESP_PUSH_COMMITTED, /* handed to the commit: it will be applied, answered or refused */
+};
+
+struct esp_push {
+  _Atomic unsigned refs; /* the handle, the reservation that waits, the commit, the list's reader */
+  struct esp_engine *engine;
+  struct esp_push_header header;
+  esp_push_callback callback;
+  void *data;
+  bool is_stage;
+  bool is_declare;          /* the values of a declaration: its owner knows the targets */
+  bool replay;              /* its sequence was committed before */
+  bool replay_known;        /* and reply has the answer */
+  _Atomic uint64_t arrived; /* bytes; of a replay they are dropped */
+  pthread_mutex_t lock;     /* of the next six */
+  pthread_cond_t notified;
+  enum esp_push_state state;
+  bool notifying;           /* a callback runs */
+  pthread_t notifier;       /* in this thread */
+  bool freed;               /* the handle is gone */
+  struct esp_status status; /* of ENDED */
+  struct esp_reservation reservation;
+  struct esp_upload upload;
+  struct esp_layout *layout;    /* that pieces are checked against; refreshed when a leaf is not in it */
+  struct esp_push_reply reply;  /* written by the commit */
+  _Atomic uint64_t progress_ms; /* when a byte arrived last */
+  bool listed;                  /* in the engine's list of arriving pushes; under its lock, as the links */
+  struct esp_push *list_next;
+  struct esp_push *list_before;
+  struct esp_push *waiter_next; /* replays that wait for the same answer */
+};
+
+void esp_push_ref(struct esp_push *push);
+void esp_push_unref(struct esp_push *push);
+/* Ends a push from elsewhere: DONE with this code, unless it was committed, had ended or was freed. */
+void esp_push_end(struct esp_push *push, enum esp_code code, const struct esp_status *st);
+/* Tells the owner and drops the staged bytes: the end of a committed push. */
+void esp_push_answer(struct esp_push *push, enum esp_code code, const struct esp_status *st);
+/* A whole stage or declaration leaves the arriving ones: no event comes any more. Fails where it was ended before. */
+enum esp_code esp_push_set_aside(struct esp_push *push, struct esp_status *st) ESP_WARN_UNUSED;
+/* Feeds a piece whose tensor the caller knows; NULL: the leaf of the tree that the piece names. */
+enum esp_code esp_push_feed_target(struct esp_push *push, const struct esp_upload_target *target,
+                                   const struct esp_piece *piece, struct esp_status *st) ESP_WARN_UNUSED;
+/* A push, stage or declaration's values. */
+enum esp_code esp_push_begin(struct esp_engine *engine, const struct esp_push_header *header,
+                             esp_push_callback callback, void *data, bool is_stage, bool is_declare,
+                             struct esp_push **ret, struct esp_status *st);
+/* Ends those that made no progress for the stall time-out. */
+void esp_pushes_tick(struct esp_engine *engine, uint64_t now_ms);
+
+/* ---- sessions ---- */
+
+struct esp_sequence {
+  uint64_t sequence; /* 0: never used */
+  enum { ESP_SEQUENCE_FREE, ESP_SEQUENCE_OPEN, ESP_SEQUENCE_COMMITTED, ESP_SEQUENCE_DONE } state;
+  struct esp_push *push;    /* OPEN: whose */
+  struct esp_push *waiters; /* COMMITTED: replays to be answered with it */
+  struct esp_push_reply reply;
+};
+
+struct esp_session {
+  uint64_t id;
+  char name[ESP_WORKER_NAME_BYTES_MAX + 1];
+  uint64_t seen_ms;                              /* last sign of life */
+  uint64_t high;                                 /* highest sequence committed */
+  unsigned committed_len;                        /* sequences COMMITTED: being applied */
+  struct esp_sequence window[ESP_IN_FLIGHT_MAX]; /* by sequence modulo its length */
+};
+
+struct esp_sessions {
+  pthread_mutex_t lock;
+  struct esp_map map; /* id to struct esp_session */
+};
+
+void esp_sessions_init(struct esp_sessions *sessions);
+void esp_sessions_done(struct esp_sessions *sessions);
+/* Takes the push's sequence: sets push->replay, or *ret_superseded to the original (ref'd) that it replaces. */
+enum esp_code esp_sequence_open(struct esp_engine *engine, struct esp_push *push, struct esp_push **ret_superseded,
+                                struct esp_status *st) ESP_WARN_UNUSED;
+/* Gives it back where the push still has it open. */
+void esp_sequence_drop(struct esp_engine *engine, struct esp_push *push);
+/* Under the commit lock: from here on a retry is a replay. ABORTED where the push was superseded, FAILED_PRECONDITION
+ * where the session has left. */
+enum esp_code esp_sequence_commit(struct esp_engine *engine, struct esp_push *push,
+                                  struct esp_status *st) ESP_WARN_UNUSED;
+/* Records push->reply; returns the replays that waited for it, as a list. */
+struct esp_push *esp_sequence_done(struct esp_engine *engine, struct esp_push *push);
+/* Of a replay: sets replay_known, with the first answer in push->reply, or keeps it among the waiters.
+ * FAILED_PRECONDITION where the answer is no longer kept. */
+enum esp_code esp_sequence_replay(struct esp_engine *engine, struct esp_push *push,
+                                  struct esp_status *st) ESP_WARN_UNUSED;
+void esp_sessions_tick(struct esp_engine *engine, uint64_t now_ms);
+uint64_t esp_sessions_live(struct esp_engine *engine);
+
+/* ---- transactions ---- */
+
+struct esp_stage {
+  struct esp_push *push; /* the upload and its reservation */
+  uint64_t expires_ms;
+};
+
+/* Runs fn on the transactions' thread, after those before it. The job is in the owner's memory. */
+void esp_transactions_submit(struct esp_engine *engine, struct esp_job *job);
+
+struct esp_apply; /* an admin transaction */
+
+struct esp_remembered {
+  char key[ESP_KEY_BYTES_MAX + 1]; /* "" for an empty place */
+  struct esp_apply *apply;         /* ref'd */
+};
+
+struct esp_group_optim {
+  struct esp_object object;
+  struct esp_optim *optim;
+};
+
+struct esp_engine {
+  struct esp_engine_options options; /* its groups and assigns are not kept */
+  uint64_t lineage;
+  uint64_t started_ms;
+  struct esp_world world;
+  struct esp_pool *pool;         /* kernels */
+  struct esp_pool *transactions; /* one thread: layout changes, one after the other */
+  pthread_mutex_t commit_lock;   /* of the next two; held for the hand-over of a commit to its queues, and no longer */
+  struct esp_layout *layout;
+  uint64_t commit; /* the last number */
+  struct esp_staging staging;
+  struct esp_sessions sessions;
+  pthread_mutex_t list_lock; /* of arriving */
+  struct esp_push *arriving;
+  pthread_mutex_t stages_lock;
+  struct esp_map stages;                          /* token to struct esp_stage */
+  struct esp_remembered remembered[ESP_KEYS_MAX]; /* the transactions thread's */
+  size_t remembered_next;                         /* likewise, as the next */
+  size_t remembered_changes;                      /* lines of their diffs */
+  _Atomic bool draining;
+  _Atomic uint64_t committing; /* commits and transactions that have not ended */
+  _Atomic uint64_t pushes_applied;
+  _Atomic uint64_t pushes_refused;
+  _Atomic uint64_t pushes_nonfinite;
+  _Atomic uint64_t pulls;
+  _Atomic uint64_t bytes_pushed;
+  _Atomic uint64_t bytes_pulled;
+};
+
+uint64_t esp_engine_now(const struct esp_engine *engine);
+uint64_t esp_engine_random(const struct esp_engine *engine); /* never 0 */
+/* Commits pushes as one commit: each is answered when all of it is applied, or refused. Takes a reference of each. */
+void esp_commit_pushes(struct esp_engine *engine, struct esp_push *const *pushes, size_t len);
+const struct esp_optim *esp_place_optim(const struct esp_layout *layout, const struct esp_place *place);
+struct esp_param *esp_place_param(const struct esp_place *place);
+/* NOT_FOUND with the nearest paths, or what is wrong with the path. */
+enum esp_code esp_leaf_unknown(const struct esp_layout *layout, const char *path, size_t len, struct esp_status *st);
+/* Publishes under the commit lock, which is held: takes the reference to layout, and a commit number. */
+uint64_t esp_engine_publish(struct esp_engine *engine, struct esp_layout *layout, struct esp_layout **ret_old);
+
+/* Stages (stage.c). */
+void esp_stages_tick(struct esp_engine *engine, uint64_t now_ms);
+void esp_stages_done(struct esp_engine *engine);
+/* The stage's push, ref'd, or NULL; `take` forgets the token. */
+struct esp_push *esp_stage_find(struct esp_engine *engine, uint64_t stage, bool take);
+void esp_remembered_done(struct esp_engine *engine);
+
+#endif

@@ -1,0 +1,148 @@
+/* Uploads. A tensor gets its place in the buffer with its first piece; pieces of one tensor come in ascending order.
+ * Bytes are copied once, slice by slice, and looked at for NaN and infinity while they are in the cache. A non-finite
+ * element is only noted: whether it matters is known at the commit, for the leaf may be frozen by then. */
+#include "engine/upload.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/check.h"
+
+uint64_t esp_upload_cost(uint64_t total_bytes, uint64_t slots) {
+  uint64_t per_slot = sizeof(struct esp_slot) + ESP_CACHE_LINE + 4 * sizeof(struct esp_map_entry);
+  if (slots > UINT64_MAX / 4 / per_slot || total_bytes > UINT64_MAX / 4)
+    return UINT64_MAX;
+  return total_bytes + slots * per_slot;
+}
+
+enum esp_code esp_upload_init(struct esp_upload *upload, uint64_t total_bytes, uint64_t slots, enum esp_isa isa,
+                              struct esp_status *st) {
+  *upload = (struct esp_upload){.total_bytes = total_bytes, .slots_declared = slots, .isa = isa};
+  if (slots == 0)
+    return ESP_OK;
+  upload->slots = esp_malloc_array(slots, sizeof(*upload->slots));
+  /* Not zeroed: every byte is written before it is read. */
+  upload->buffer = esp_malloc(total_bytes + (slots + 1) * ESP_CACHE_LINE);
+  if (upload->slots == NULL || upload->buffer == NULL || !esp_map_reserve(&upload->map, slots)) {
+    esp_upload_done(upload);
+    return esp_fail(st, ESP_RESOURCE_EXHAUSTED, "no memory to stage %" PRIu64 " bytes", total_bytes);
+  }
+  upload->buffer_used = (size_t)(-(uintptr_t)upload->buffer & (ESP_CACHE_LINE - 1));
+  return ESP_OK;
+}
+
+void esp_upload_done(struct esp_upload *upload) {
+  esp_free(upload->slots);
+  esp_free(upload->buffer);
+  esp_map_done(&upload->map);
+  *upload = (struct esp_upload){0};
+}
+
+const struct esp_slot *esp_upload_slot(const struct esp_upload *upload, uint64_t key) {
+  const uintptr_t *index = esp_map_get(&upload->map, key);
+  return index == NULL ? NULL : &upload->slots[*index];
+}
+
+bool esp_upload_is_whole(const struct esp_upload *upload) {
+  return upload->received == upload->total_bytes && upload->slots_len == upload->slots_declared;
+}
+
+/* What the sender says of the tensor, if anything, must be what the leaf is. */
+static enum esp_code check_description(const struct esp_upload_target *target, const struct esp_piece *piece,
+                                       struct esp_status *st) {
+  char expected[ESP_SHAPE_TEXT_MAX], got[ESP_SHAPE_TEXT_MAX];
+  if (piece->rows_len > 0)
+    return esp_fail(st, ESP_UNIMPLEMENTED, "leaf %s: row-sparse tensors are not built yet", target->path);
+  if (piece->dtype != ESP_DTYPE_NONE && piece->dtype != target->dtype)
+    return esp_fail(st, ESP_INVALID_ARGUMENT, "leaf %s: dtype %s expected, got %s", target->path,
+                    esp_dtype_name(target->dtype), esp_dtype_name(piece->dtype));
+  if (piece->has_shape && !esp_shape_equal(&piece->shape, target->shape))
+    return esp_fail(st, ESP_INVALID_ARGUMENT, "leaf %s: shape %s expected, got %s", target->path,
+                    esp_shape_print(target->shape, expected), esp_shape_print(&piece->shape, got));
+  if (piece->tensor_bytes != 0 && piece->tensor_bytes != target->bytes)
+    return esp_fail(st, ESP_INVALID_ARGUMENT, "leaf %s: %" PRIu64 " bytes expected, got %" PRIu64, target->path,
+                    target->bytes, piece->tensor_bytes);
+  return ESP_OK;
+}
+
+static enum esp_code slot_begin(struct esp_upload *upload, const struct esp_upload_target *target,
+                                struct esp_status *st) {
+  if (upload->slots_len == upload->slots_declared)
+    return esp_fail(st, ESP_INVALID_ARGUMENT,
+                    "leaf %s is one more than the %" PRIu64 " leaves that the header declares", target->path,
+                    upload->slots_declared);
+  if (target->bytes > upload->total_bytes - upload->assigned)
+    return esp_fail(st, ESP_INVALID_ARGUMENT,
+                    "leaf %s: its %" PRIu64 " bytes do not fit: the header declares %" PRIu64 " in all, and %" PRIu64
+                    " belong to other leaves",
+                    target->path, target->bytes, upload->total_bytes, upload->assigned);
+  struct esp_slot *slot = &upload->slots[upload->slots_len];
+  *slot = (struct esp_slot){.key = target->key,
+                            .bytes = target->bytes,
+                            .nonfinite = ESP_ALL_FINITE,
+                            .data = upload->buffer + upload->buffer_used,
+                            .dtype = target->dtype};
+  esp_map_put(&upload->map, target->key, upload->slots_len++);
+  upload->assigned += target->bytes;
+  upload->buffer_used += (target->bytes + ESP_CACHE_LINE - 1) / ESP_CACHE_LINE * ESP_CACHE_LINE;
+  upload->recent = slot;
+  return ESP_OK;
+}
+
+/* Finds the tensor's slot, or begins it. */
+static enum esp_code slot_of(struct esp_upload *upload, const struct esp_upload_target *target, struct esp_status *st) {
+  if (upload->recent != NULL && upload->recent->key == target->key)
+    return ESP_OK;
+  const uintptr_t *index = esp_map_get(&upload->map, target->key);
+  if (index == NULL)
+    return slot_begin(upload, target, st);
+  upload->recent = &upload->slots[*index];
+  return ESP_OK;
+}
+
+/* Looks at the elements that are complete; the rest of one that a cut splits waits for the next piece. */
+static void slot_check(struct esp_slot *slot, enum esp_isa isa) {
+  size_t size = esp_dtype_size(slot->dtype);
+  uint64_t end = slot->received / size * size;
+  if (slot->nonfinite == ESP_ALL_FINITE && end > slot->checked) {
+    size_t n = (size_t)(end - slot->checked) / size;
+    size_t bad = esp_finite_check(isa, slot->dtype, n, slot->data + slot->checked);
+    if (bad < n)
+      slot->nonfinite = slot->checked / size + bad;
+  }
+  slot->checked = end;
+}
+
+enum esp_code esp_upload_feed(struct esp_upload *upload, const struct esp_upload_target *target,
+                              const struct esp_piece *piece, struct esp_status *st) {
+  enum esp_code code = ESP_OK;
+  if (piece->has_tensor)
+    code = check_description(target, piece, st);
+  if (code == ESP_OK)
+    code = slot_of(upload, target, st);
+  if (code != ESP_OK)
+    return code;
+  struct esp_slot *slot = upload->recent;
+  if (slot->received == slot->bytes)
+    return esp_fail(st, ESP_INVALID_ARGUMENT, "leaf %s was sent twice", target->path);
+  if (piece->offset != slot->received)
+    return esp_fail(st, ESP_INVALID_ARGUMENT, "leaf %s: offset %" PRIu64 " expected, got %" PRIu64, target->path,
+                    slot->received, piece->offset);
+  if (piece->data.left > slot->bytes - slot->received)
+    return esp_fail(st, ESP_INVALID_ARGUMENT, "leaf %s: %" PRIu64 " bytes expected, got %" PRIu64 " or more",
+                    target->path, slot->bytes, slot->received + piece->data.left);
+  struct esp_cursor cursor = piece->data;
+  struct esp_span span;
+  while (esp_cursor_take(&cursor, SIZE_MAX, &span)) {
+    memcpy(slot->data + slot->received, span.data, span.len);
+    slot->received += span.len;
+    upload->received += span.len;
+    slot_check(slot, upload->isa);
+  }
+  if (upload->received == upload->total_bytes && upload->slots_len < upload->slots_declared)
+    return esp_fail(st, ESP_INVALID_ARGUMENT,
+                    "all %" PRIu64 " bytes have come, but only %zu of the %" PRIu64 " leaves that the header declares",
+                    upload->total_bytes, upload->slots_len, upload->slots_declared);
+  return ESP_OK;
+}
