@@ -75,6 +75,12 @@ static void a_cursor_ends_where_left_says(void **state) {
   assert_memory_equal(copy, bytes, 3);
   struct esp_span piece;
   assert_false(esp_cursor_take(&part, 1, &piece));
+  for (size_t left = 1; left <= LEN; left++) {
+    part = esp_cursor_init(spans, cut(0, false, spans));
+    part.left = left;
+    assert_true(esp_cursor_take(&part, LEN, &piece));
+    assert_int_equal(piece.len, left);
+  }
 }
 
 static void nothing_is_an_end(void **state) {
