@@ -9,6 +9,7 @@
 #define ESP_OPTIM_H
 
 #include <espalier/status.h>
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
