@@ -217,20 +217,22 @@ static const char *metavariable(const struct esp_option *option) {
 }
 
 static void print_help_of(FILE *out, const struct esp_option *option) {
-  char accepts[256];
+  char accepts[256], line[512];
   bool valued = option->type != ESP_OPTION_BOOL;
   fprintf(out, "  --%s%s%s\n", option->name, valued ? "=" : "", valued ? metavariable(option) : "");
   print_wrapped(out, "      ", option->help);
   if (!valued || !in_file(option)) {
     return;
   }
-  fputs("      ", out);
   if (option->type == ESP_OPTION_LIST) {
-    fputs("Repeatable. ", out);
-  } else if (option->type != ESP_OPTION_CHOICE) {
-    fprintf(out, "Takes %s. ", esp_option_accepts(option, accepts, sizeof(accepts)));
+    snprintf(line, sizeof(line), "Repeatable. Default: %s.", default_text(option));
+  } else if (option->type == ESP_OPTION_CHOICE) {
+    snprintf(line, sizeof(line), "Default: %s.", default_text(option));
+  } else {
+    snprintf(line, sizeof(line), "Takes %s. Default: %s.", esp_option_accepts(option, accepts, sizeof(accepts)),
+             default_text(option));
   }
-  fprintf(out, "Default: %s.\n", default_text(option));
+  print_wrapped(out, "      ", line);
 }
 
 void esp_options_print_help(FILE *out) {
