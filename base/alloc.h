@@ -10,18 +10,19 @@
 #define ESP_CACHE_LINE 64
 
 void *esp_malloc(size_t size);
-void *esp_calloc(size_t count, size_t size);   /* checks the product */
-void *esp_realloc(void *memory, size_t size);  /* on failure the old block stays */
+void *esp_calloc(size_t count, size_t size);       /* checks the product */
+void *esp_realloc(void *memory, size_t size);      /* on failure the old block stays; not for aligned blocks */
 void *esp_malloc_array(size_t count, size_t size); /* checks the product */
 char *esp_strdup(const char *text);
 char *esp_strndup(const char *text, size_t len); /* len bytes and a NUL */
-void esp_free(void *memory);                   /* free(NULL) is fine */
+void esp_free(void *memory);                     /* of any block from here; NULL is fine */
 
 /* A zeroed buffer for tensors, aligned to ESP_CACHE_LINE; release with esp_free. The pages of a large one are not
  * touched until they are used. size 0 gives a valid pointer. */
 void *esp_calloc_aligned(size_t size);
 
-/* Grows *array, of elements of `size` bytes, so that it holds at least `len_min`; false (and nothing changed) without memory. */
+/* Grows *array, of elements of `size` bytes, so that it holds at least `len_min`; false (and nothing changed) without
+ * memory. */
 bool esp_grow(void **array, size_t *capacity, size_t len_min, size_t size);
 
 /* For tests. */

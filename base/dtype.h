@@ -3,6 +3,7 @@
 #define ESP_BASE_DTYPE_H
 
 #include <espalier/status.h>
+
 #include <stddef.h>
 #include <stdint.h>
 
@@ -18,8 +19,8 @@ struct esp_shape {
 
 #define ESP_SHAPE_TEXT_MAX 192
 
-size_t esp_dtype_size(enum esp_dtype dtype);           /* bytes an element; 0 for none of them */
-const char *esp_dtype_name(enum esp_dtype dtype);      /* "f32"; "none" for none of them */
+size_t esp_dtype_size(enum esp_dtype dtype);      /* bytes an element; 0 for none of them */
+const char *esp_dtype_name(enum esp_dtype dtype); /* "f32"; "none" for none of them */
 
 /* Elements and bytes of a tensor: INVALID_ARGUMENT for a rank over 8, a dimension 0, or a product over 2^62 bytes. */
 enum esp_code esp_shape_bytes(const struct esp_shape *shape, enum esp_dtype dtype, uint64_t *ret_elements,

@@ -5,16 +5,17 @@
 #define ESP_BASE_ENV_H
 
 #include <espalier/status.h>
+
 #include <stddef.h>
 #include <stdint.h>
 
 struct esp_file; /* one open file of one environment */
 
 struct esp_env {
-  void *data;                           /* the implementation's own */
-  uint64_t (*now_ms)(void *data);       /* monotonic, for time-outs */
-  uint64_t (*wall_ms)(void *data);      /* since 1970, for people */
-  uint64_t (*random_u64)(void *data);   /* not predictable (the twin: from its seed) */
+  void *data;                         /* the implementation's own */
+  uint64_t (*now_ms)(void *data);     /* monotonic, for time-outs */
+  uint64_t (*wall_ms)(void *data);    /* since 1970, for people */
+  uint64_t (*random_u64)(void *data); /* not predictable (the twin: from its seed) */
   /* Creates PATH anew for writing; fails where it exists. */
   enum esp_code (*file_create)(void *data, const char *path, struct esp_file **ret, struct esp_status *st);
   enum esp_code (*file_write)(void *data, struct esp_file *file, const void *bytes, size_t len, struct esp_status *st);

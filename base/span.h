@@ -15,9 +15,9 @@ struct esp_span {
 struct esp_cursor {
   const struct esp_span *spans; /* borrowed */
   size_t spans_len;
-  size_t index;    /* of the span that holds the next byte */
-  size_t offset;   /* in that span */
-  uint64_t left;   /* bytes to the end */
+  size_t index;  /* of the span that holds the next byte */
+  size_t offset; /* in that span */
+  uint64_t left; /* bytes to the end */
 };
 
 struct esp_cursor esp_cursor_init(const struct esp_span *spans, size_t spans_len);

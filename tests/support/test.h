@@ -1,14 +1,15 @@
-/* What every unit test needs: cmocka with its prerequisites, a teardown that finds leaks, random numbers from a seed. */
+/* What every unit test needs: cmocka and what its header wants before it, a teardown that finds leaks, random numbers
+ * from a seed. */
 #ifndef ESP_TEST_H
 #define ESP_TEST_H
 
-/* cmocka.h wants these before it. */
+/* clang-format off */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-
 #include <cmocka.h>
+/* clang-format on */
 
 /* A test after which as many blocks must be allocated as before it, and no allocation is set to fail. */
 #define ESP_TEST(function) cmocka_unit_test_setup_teardown(function, esp_test_setup, esp_test_teardown)

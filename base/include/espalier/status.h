@@ -13,23 +13,23 @@ extern "C" {
 #endif
 
 /* The values are gRPC's canonical codes, so that a code crosses the wire unchanged. */
-#define ESP_CODE_MAP(X)          \
-  X(OK, 0)                       \
-  X(CANCELLED, 1)                \
-  X(UNKNOWN, 2)                  \
-  X(INVALID_ARGUMENT, 3)         \
-  X(DEADLINE_EXCEEDED, 4)        \
-  X(NOT_FOUND, 5)                \
-  X(ALREADY_EXISTS, 6)           \
-  X(PERMISSION_DENIED, 7)        \
-  X(RESOURCE_EXHAUSTED, 8)       \
-  X(FAILED_PRECONDITION, 9)      \
-  X(ABORTED, 10)                 \
-  X(OUT_OF_RANGE, 11)            \
-  X(UNIMPLEMENTED, 12)           \
-  X(INTERNAL, 13)                \
-  X(UNAVAILABLE, 14)             \
-  X(DATA_LOSS, 15)               \
+#define ESP_CODE_MAP(X)                                                                                                \
+  X(OK, 0)                                                                                                             \
+  X(CANCELLED, 1)                                                                                                      \
+  X(UNKNOWN, 2)                                                                                                        \
+  X(INVALID_ARGUMENT, 3)                                                                                               \
+  X(DEADLINE_EXCEEDED, 4)                                                                                              \
+  X(NOT_FOUND, 5)                                                                                                      \
+  X(ALREADY_EXISTS, 6)                                                                                                 \
+  X(PERMISSION_DENIED, 7)                                                                                              \
+  X(RESOURCE_EXHAUSTED, 8)                                                                                             \
+  X(FAILED_PRECONDITION, 9)                                                                                            \
+  X(ABORTED, 10)                                                                                                       \
+  X(OUT_OF_RANGE, 11)                                                                                                  \
+  X(UNIMPLEMENTED, 12)                                                                                                 \
+  X(INTERNAL, 13)                                                                                                      \
+  X(UNAVAILABLE, 14)                                                                                                   \
+  X(DATA_LOSS, 15)                                                                                                     \
   X(UNAUTHENTICATED, 16)
 
 enum esp_code {
@@ -41,8 +41,8 @@ enum esp_code {
 #define ESP_MESSAGE_BYTES_MAX 2048
 
 struct esp_status {
-  enum esp_code code;                   /* the same as was returned */
-  char message[ESP_MESSAGE_BYTES_MAX];  /* one sentence or more, NUL-terminated UTF-8; "" after success */
+  enum esp_code code;                  /* the same as was returned */
+  char message[ESP_MESSAGE_BYTES_MAX]; /* one sentence or more, NUL-terminated UTF-8; "" after success */
 };
 
 #if defined(__GNUC__)
@@ -56,7 +56,8 @@ struct esp_status {
 /* The code's name, as "NOT_FOUND"; "UNKNOWN" for a value that is none. */
 const char *esp_code_name(enum esp_code code);
 
-/* Writes code and message to st (which may be NULL) and returns code; a message that is too long is cut at a character. */
+/* Writes code and message to st (which may be NULL) and returns code; a message that is too long is cut at a character.
+ */
 enum esp_code esp_fail(struct esp_status *st, enum esp_code code, const char *format, ...) ESP_PRINTF(3, 4);
 enum esp_code esp_fail_v(struct esp_status *st, enum esp_code code, const char *format, va_list args) ESP_PRINTF(3, 0);
 
