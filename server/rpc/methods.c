@@ -1,0 +1,38 @@
+/* The table of methods. A method without a message handler is part of the protocol and not built yet; any other path is
+ * unknown. Both answer UNIMPLEMENTED, and say which it is. */
+#include "rpc/methods.h"
+
+#include <string.h>
+
+#define ADMIN "/espalier.v1.Admin/"
+
+static const struct esp_method save = {.path = ADMIN "Save"};
+static const struct esp_method load = {.path = ADMIN "Load"};
+static const struct esp_method workers = {.path = ADMIN "Workers"};
+static const struct esp_method history = {.path = ADMIN "History"};
+
+static const struct esp_method *const methods[] = {
+    &esp_method_push_pull,
+    &esp_method_push,
+    &esp_method_pull,
+    &esp_method_heartbeat,
+    &esp_method_join,
+    &esp_method_leave,
+    &esp_method_watch,
+    &esp_method_declare,
+    &esp_method_stage,
+    &esp_method_apply,
+    &esp_method_describe,
+    &esp_method_server_info,
+    &save,
+    &load,
+    &workers,
+    &history,
+};
+
+const struct esp_method *esp_method_find(const char *path, size_t len) {
+  for (size_t i = 0; i < sizeof(methods) / sizeof(*methods); i++)
+    if (strlen(methods[i]->path) == len && memcmp(methods[i]->path, path, len) == 0)
+      return methods[i];
+  return NULL;
+}

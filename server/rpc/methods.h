@@ -1,0 +1,20 @@
+/* The methods, each in the file of its concern; methods.c lists them. */
+#ifndef ESP_RPC_METHODS_H
+#define ESP_RPC_METHODS_H
+
+#include "rpc/call.h"
+
+#define ESP_SHUTDOWN_TEXT "the server is shutting down"
+/* A page of a reply is sent once it has grown past this: with one more entry, of some paths, it still is below 1 MiB.
+ */
+#define ESP_PAGE_BYTES_USUAL (960u << 10)
+
+extern const struct esp_method esp_method_push, esp_method_stage; /* push.c */
+extern const struct esp_method esp_method_pull;                   /* pull.c */
+extern const struct esp_method esp_method_push_pull;              /* stream.c */
+extern const struct esp_method esp_method_declare;                /* declare.c */
+extern const struct esp_method esp_method_join, esp_method_leave, esp_method_heartbeat, esp_method_watch; /* worker.c */
+extern const struct esp_method esp_method_apply, esp_method_server_info;                                  /* admin.c */
+extern const struct esp_method esp_method_describe; /* describe.c */
+
+#endif

@@ -1,0 +1,40 @@
+/* A pull's messages, made one at a time: what Pull and PushPull have in common. The encoded bytes are a PullResponse
+ * and a StreamResponse alike, since those number their fields the same. */
+#ifndef ESP_RPC_PULLER_H
+#define ESP_RPC_PULLER_H
+
+#include <espalier/v1/parameter_server.pb-c.h>
+
+#include "engine/engine.h"
+#include "rpc/call.h"
+
+/*  begin --> step --> (awaits a pin --> step)... --> wrote a message --writable--> step ... --> is_done */
+struct esp_puller {
+  struct esp_call *call; /* NULL before begin */
+  struct esp_pull *pull; /* owned */
+  struct esp_event got;  /* the engine's callback; armed while a pin is awaited */
+  struct esp_pin pin;    /* the tensor that is being sent, where has_pin */
+  bool has_pin;
+  uint64_t offset;      /* in it */
+  uint64_t sent;        /* tensors, as a whole */
+  struct esp_page page; /* bytes of the message since the last slice */
+  grpc_slice *slices;   /* of the message so far */
+  size_t slices_len;
+  size_t slices_capacity;
+  size_t message_len; /* of slices and page */
+  bool is_done;       /* all was written, or code says what went wrong */
+  enum esp_code code;
+  struct esp_status st;
+  void (*changed)(struct esp_puller *puller); /* a pin came and was dealt with: it may be done now */
+};
+
+/* Resolves the request. On failure the puller is done with that code. */
+void esp_puller_begin(struct esp_puller *puller, struct esp_call *call, const Espalier__V1__PullRequest *request,
+                      void (*changed)(struct esp_puller *puller));
+/* Goes on until a message was written, a pin has to be waited for, or it is done. To be called after begin and whenever
+ * the call is writable. */
+void esp_puller_step(struct esp_puller *puller);
+/* Idempotent; not while a pin is awaited. */
+void esp_puller_done(struct esp_puller *puller);
+
+#endif
