@@ -11,6 +11,8 @@ target_compile_options(espalier_flags INTERFACE
 if(ESPALIER_WERROR)
   target_compile_options(espalier_flags INTERFACE -Werror)
 endif()
+# gRPC's .pc names all of Abseil; what is not used is not linked.
+add_link_options(-Wl,--as-needed)
 if(ESPALIER_SANITIZE)
   add_compile_options(-fsanitize=${ESPALIER_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
   add_link_options(-fsanitize=${ESPALIER_SANITIZE})

@@ -1,0 +1,7 @@
+cmake_minimum_required(VERSION 3.25)
+project(user LANGUAGES C)
+find_package(espalier 0.1 REQUIRED)
+add_executable(shared program.c)
+target_link_libraries(shared PRIVATE espalier::espalier)
+add_executable(static program.c)
+target_link_libraries(static PRIVATE espalier::espalier_static)
