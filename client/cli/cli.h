@@ -101,7 +101,7 @@ enum esp_code esp_cli_parse_time(const char *text, uint64_t *ret_ms, struct esp_
 const struct esp_cli_command *esp_cli_commands(size_t *ret_len);
 const struct esp_cli_command *esp_cli_find_command(const char *name); /* NULL: none */
 /* The program: parses, runs, reports. Returns the exit code. */
-int esp_cli_main(int argc, char *const *argv, FILE *out, FILE *err);
+int esp_cli_main(int argc, char *const *argv, const struct esp_env *env, FILE *out, FILE *err);
 
 /* Reports an error to err: its message and, where it helps, what to do. Returns the exit code. */
 enum esp_cli_exit esp_cli_fail(struct esp_cli *cli, const struct esp_status *st);

@@ -205,9 +205,9 @@ static enum esp_cli_exit run_with_client(struct esp_cli *cli) {
   return exit_code;
 }
 
-int esp_cli_main(int argc, char *const *argv, FILE *out, FILE *err) {
+int esp_cli_main(int argc, char *const *argv, const struct esp_env *env, FILE *out, FILE *err) {
   struct esp_status st;
-  struct esp_cli cli = {.out = out, .err = err, .env = esp_env_system()};
+  struct esp_cli cli = {.out = out, .err = err, .env = env};
   if (esp_cli_parse(&cli, argc, argv, &st) != ESP_OK)
     return (int)esp_cli_usage(&cli, "%s", st.message);
   if ((cli.options & ESP_CLI_VERSION) != 0)

@@ -13,5 +13,5 @@ int main(int argc, char **argv) {
   mallopt(M_TRIM_THRESHOLD, 1024 * MIB);
   mallopt(M_TOP_PAD, 64 * MIB);
   json_set_alloc_funcs(esp_malloc, esp_free);
-  return esp_cli_main(argc, argv, stdout, stderr);
+  return esp_cli_main(argc, argv, esp_env_system(), stdout, stderr);
 }
