@@ -81,6 +81,7 @@ static void searches_long_data(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {TEST(finds_every_place), TEST(knows_every_exponent), TEST(searches_long_data)};
+  const struct CMUnitTest tests[] = {ESP_TEST(finds_every_place), ESP_TEST(knows_every_exponent),
+                                     ESP_TEST(searches_long_data)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

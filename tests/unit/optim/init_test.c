@@ -52,7 +52,7 @@ static void cuts_do_not_matter(void **state) {
     esp_init_fill(&init, ESP_DTYPE_F64, 1 << 20, 1000, values);
     esp_init_fill(&init, ESP_DTYPE_F32, 1 << 20, 1000, values_f32);
     for (size_t at = 0, n = 0; at < 1000; at += n) {
-      n = next_random(&seed) % 20;
+      n = esp_test_random(&seed) % 20;
       n = n < 1000 - at ? n : 1000 - at;
       esp_init_fill(&init, ESP_DTYPE_F64, (1 << 20) + at, n, parts + at);
       esp_init_fill(&init, ESP_DTYPE_F32, (1 << 20) + at, n, parts_f32 + at);
@@ -199,15 +199,15 @@ static void refuses_bad_numbers(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      TEST(equals_python),
-      TEST(constants),
-      TEST(cuts_do_not_matter),
-      TEST(uniform_is_uniform),
-      TEST(normal_is_normal),
-      TEST(seeds_are_independent),
-      TEST(uniform_stays_below_high),
-      TEST(never_starts_at_infinity),
-      TEST(refuses_bad_numbers),
+      ESP_TEST(equals_python),
+      ESP_TEST(constants),
+      ESP_TEST(cuts_do_not_matter),
+      ESP_TEST(uniform_is_uniform),
+      ESP_TEST(normal_is_normal),
+      ESP_TEST(seeds_are_independent),
+      ESP_TEST(uniform_stays_below_high),
+      ESP_TEST(never_starts_at_infinity),
+      ESP_TEST(refuses_bad_numbers),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

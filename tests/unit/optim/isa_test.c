@@ -40,6 +40,6 @@ static void refuses_other_words(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {TEST(parses_names), TEST(auto_is_the_best), TEST(refuses_other_words)};
+  const struct CMUnitTest tests[] = {ESP_TEST(parses_names), ESP_TEST(auto_is_the_best), ESP_TEST(refuses_other_words)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -89,13 +89,13 @@ static void reads_back_any_double(void **state) {
   (void)state;
   uint64_t seed = 1;
   for (int i = 0; i < 20000; i++) {
-    const uint64_t bits = next_random(&seed) << 32 ^ next_random(&seed);
+    const uint64_t bits = esp_test_random(&seed) << 32 ^ esp_test_random(&seed);
     double number = 0, back = 0;
     memcpy(&number, &bits, sizeof number);
     if (!isfinite(number))
       continue;
     if (i % 2 == 0)
-      number = round(next_unit(&seed) * 1e6) * pow(10, (int)(next_random(&seed) % 30) - 20); /* few digits */
+      number = round(next_unit(&seed) * 1e6) * pow(10, (int)(esp_test_random(&seed) % 30) - 20); /* few digits */
     char text[ESP_NUMBER_TEXT_MAX], again[ESP_NUMBER_TEXT_MAX];
     const size_t len = esp_number_print(number, text);
     assert_int_equal(len, strlen(text));
@@ -108,10 +108,10 @@ static void reads_back_any_double(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      TEST(reads_what_strtod_reads),
-      TEST(refuses_the_rest),
-      TEST(prints_the_shortest),
-      TEST(reads_back_any_double),
+      ESP_TEST(reads_what_strtod_reads),
+      ESP_TEST(refuses_the_rest),
+      ESP_TEST(prints_the_shortest),
+      ESP_TEST(reads_back_any_double),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

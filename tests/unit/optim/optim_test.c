@@ -31,12 +31,13 @@ static void names_states(void **state) {
 
 static void is_counted(void **state) {
   (void)state;
+  const size_t before = esp_alloc_live();
   struct esp_optim *optim = must_parse("sgd");
   assert_ptr_equal(esp_optim_ref(optim), optim);
   esp_optim_unref(optim);
   assert_string_equal(esp_optim_print(optim), "sgd");
   esp_optim_unref(optim);
-  assert_int_equal(esp_alloc_live(), live_before);
+  assert_int_equal(esp_alloc_live(), before);
   esp_optim_unref(NULL);
 }
 
@@ -72,7 +73,7 @@ static void multiplies_the_scales(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {TEST(names_states), TEST(is_counted), TEST(computes_the_scalars),
-                                     TEST(multiplies_the_scales)};
+  const struct CMUnitTest tests[] = {ESP_TEST(names_states), ESP_TEST(is_counted), ESP_TEST(computes_the_scalars),
+                                     ESP_TEST(multiplies_the_scales)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -200,15 +200,15 @@ static void takes_at_most_its_limit(void **state) {
 static size_t random_chain(uint64_t *seed, char *text, size_t size, double values[][ESP_RULE_HYPERS_MAX],
                            size_t *ret_len) {
   size_t len = 0;
-  *ret_len = 1 + next_random(seed) % 4;
+  *ret_len = 1 + esp_test_random(seed) % 4;
   for (size_t i = 0; i < *ret_len; i++) {
-    const struct esp_rule *rule = &esp_rules[next_random(seed) % esp_rules_len];
+    const struct esp_rule *rule = &esp_rules[esp_test_random(seed) % esp_rules_len];
     len += (size_t)snprintf(text + len, size - len, "%s%s(", i > 0 ? " |" : "", rule->name);
     const char *separator = "";
     for (size_t k = 0; k < rule->hypers_len; k++) {
       const struct esp_hyper *hyper = &rule->hypers[k];
       values[i][k] = hyper->value_default;
-      if (hyper->domain == ESP_DOMAIN_FLAG || next_random(seed) % 2 == 0)
+      if (hyper->domain == ESP_DOMAIN_FLAG || esp_test_random(seed) % 2 == 0)
         continue;
       values[i][k] = next_unit(seed) * (hyper->domain == ESP_DOMAIN_FRACTION ? 0.999 : 1e3);
       len += (size_t)snprintf(text + len, size - len, "%s %s = %.17g", separator, hyper->name, values[i][k]);
@@ -256,6 +256,7 @@ static void prints_the_longest_chain(void **state) {
 
 static void survives_failing_allocations(void **state) {
   (void)state;
+  const size_t before = esp_alloc_live();
   struct esp_optim *optim = NULL;
   enum esp_code code = ESP_RESOURCE_EXHAUSTED;
   int64_t failures = 0;
@@ -267,7 +268,7 @@ static void survives_failing_allocations(void **state) {
     if (code != ESP_OK) {
       assert_int_equal(code, ESP_RESOURCE_EXHAUSTED);
       assert_null(optim);
-      assert_int_equal(esp_alloc_live(), live_before);
+      assert_int_equal(esp_alloc_live(), before);
     }
   }
   assert_true(failures > 1);
@@ -276,10 +277,10 @@ static void survives_failing_allocations(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      TEST(prints_what_it_parsed),     TEST(blames_the_column),
-      TEST(survives_every_truncation), TEST(survives_every_changed_byte),
-      TEST(takes_at_most_its_limit),   TEST(random_chains_read_back),
-      TEST(prints_the_longest_chain),  TEST(survives_failing_allocations),
+      ESP_TEST(prints_what_it_parsed),     ESP_TEST(blames_the_column),
+      ESP_TEST(survives_every_truncation), ESP_TEST(survives_every_changed_byte),
+      ESP_TEST(takes_at_most_its_limit),   ESP_TEST(random_chains_read_back),
+      ESP_TEST(prints_the_longest_chain),  ESP_TEST(survives_failing_allocations),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -135,6 +135,7 @@ static void follows_torch(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {TEST(equals_python_in_f64), TEST(equals_python_in_f32), TEST(follows_torch)};
+  const struct CMUnitTest tests[] = {ESP_TEST(equals_python_in_f64), ESP_TEST(equals_python_in_f32),
+                                     ESP_TEST(follows_torch)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
