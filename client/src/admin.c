@@ -1,0 +1,130 @@
+/* The operators' calls: apply, describe, the server's own numbers.
+ *
+ * The happy path: one request, and pages that are put together to one result. Each is retried as a whole, from an empty
+ * result; Apply carries a random key, by which the server knows a retry from a second call. */
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "base/env.h"
+#include "client/src/client.h"
+
+#define KEY_BYTES 40 /* 32 digits and a NUL */
+
+/* A call whose answers make up one result. */
+struct ask {
+  const char *method;
+  struct esp_buf request;      /* owned */
+  esp_message_handler handler; /* of one answer */
+  void *data;                  /* the handler's */
+  void (*reset)(void *data);   /* drops the answers of a failed attempt */
+};
+
+static enum esp_code ask(struct esp_client *client, const struct ask *ask, struct esp_retry retry,
+                         struct esp_status *st) {
+  for (;;) {
+    enum esp_code code =
+        esp_client_call(client, ask->method, &ask->request, retry.deadline_ms, ask->handler, ask->data, 1, st);
+    if (code == ESP_OK)
+      return code;
+    ask->reset(ask->data);
+    if (!esp_retry_wait(&retry, code))
+      return code;
+  }
+}
+
+/* ---- apply ---- */
+
+static enum esp_code take_apply(void *data, struct esp_in in, struct esp_status *st) {
+  return esp_decode_apply(in, data, st);
+}
+
+static void reset_apply(void *data) {
+  struct esp_apply_result **result = data;
+  esp_apply_result_free(*result);
+  *result = NULL;
+}
+
+static void make_key(char key[KEY_BYTES]) {
+  const struct esp_env *env = esp_env_system();
+  uint64_t high = env->random_u64(env->data), low = env->random_u64(env->data);
+  snprintf(key, KEY_BYTES, "%016" PRIx64 "%016" PRIx64, high, low);
+}
+
+enum esp_code esp_apply_within(struct esp_client *client, const struct esp_op *ops, size_t len,
+                               const struct esp_apply_options *options, struct esp_retry retry,
+                               struct esp_apply_result **ret, struct esp_status *st) {
+  const struct esp_apply_options defaults = {0};
+  struct esp_apply_result *result = NULL;
+  struct ask call = {.method = ESP_METHOD_ADMIN("Apply"), .handler = take_apply, .data = &result, .reset = reset_apply};
+  for (size_t i = 0; i < len; i++)
+    if ((unsigned)ops[i].kind > ESP_OP_SET)
+      return esp_fail(st, ESP_INVALID_ARGUMENT, "operation %zu is %u, which is none of enum esp_op_kind", i,
+                      (unsigned)ops[i].kind);
+  char key[KEY_BYTES];
+  make_key(key);
+  enum esp_code code = esp_encode_apply(&call.request, ops, len, options == NULL ? &defaults : options, key, st);
+  if (code == ESP_OK)
+    code = ask(client, &call, retry, st);
+  if (code == ESP_OK && ret != NULL)
+    *ret = result;
+  else
+    esp_apply_result_free(result);
+  esp_buf_done(&call.request);
+  return code;
+}
+
+enum esp_code esp_apply(esp_client *client, const struct esp_op *ops, size_t len,
+                        const struct esp_apply_options *options, struct esp_apply_result **ret, struct esp_status *st) {
+  return esp_apply_within(client, ops, len, options, esp_client_retry(client), ret, st);
+}
+
+/* ---- describe ---- */
+
+static enum esp_code take_describe(void *data, struct esp_in in, struct esp_status *st) {
+  return esp_decode_describe(in, data, st);
+}
+
+static void reset_describe(void *data) {
+  struct esp_description **description = data;
+  esp_description_free(*description);
+  *description = NULL;
+}
+
+enum esp_code esp_describe(esp_client *client, const char *selection, bool with_digest, struct esp_description **ret,
+                           struct esp_status *st) {
+  struct esp_description *description = NULL;
+  struct ask call = {
+      .method = ESP_METHOD_ADMIN("Describe"), .handler = take_describe, .data = &description, .reset = reset_describe};
+  enum esp_code code = esp_encode_describe(&call.request, selection, with_digest, st);
+  if (code == ESP_OK)
+    code = ask(client, &call, esp_client_retry(client), st);
+  if (code == ESP_OK)
+    *ret = description;
+  esp_buf_done(&call.request);
+  return code;
+}
+
+/* ---- the server ---- */
+
+static enum esp_code take_server_info(void *data, struct esp_in in, struct esp_status *st) {
+  return esp_decode_server_info(in, data, st);
+}
+
+static void reset_nothing(void *data) {
+  (void)data;
+}
+
+enum esp_code esp_server_info(esp_client *client, struct esp_server_info *ret, struct esp_status *st) {
+  struct esp_server_info info;
+  struct ask call = {
+      .method = ESP_METHOD_ADMIN("ServerInfo"), .handler = take_server_info, .data = &info, .reset = reset_nothing};
+  enum esp_code code = ask(client, &call, esp_client_retry(client), st);
+  if (code == ESP_OK)
+    *ret = info;
+  return code;
+}
+
+enum esp_code esp_ping(esp_client *client, struct esp_status *st) {
+  struct esp_server_info info;
+  return esp_server_info(client, &info, st);
+}

@@ -1,0 +1,238 @@
+/* Messages of the workers' service as bytes.
+ *
+ * The happy path: a protobuf-c struct on the stack, whose strings are the caller's, is packed to the end of a buffer;
+ * what arrives is freed of its chunks, unpacked into an arena, and copied to a plain struct. It fails with
+ * RESOURCE_EXHAUSTED without memory, and with INTERNAL where the server sent what is no such message. */
+#include "client/src/codec.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "client/src/codec_pb.h"
+#include "espalier/v1/parameter_server.pb-c.h"
+
+/* A message of 4 MiB may unpack to more than that; this bounds what a strange server costs. */
+#define UNPACKED_BYTES_MAX ((size_t)128 << 20)
+
+void esp_buf_done(struct esp_buf *buf) {
+  esp_free(buf->data);
+  *buf = (struct esp_buf){0};
+}
+
+char *esp_pb_text(const char *text) {
+  return (char *)(text == NULL ? "" : text);
+}
+
+enum esp_code esp_buf_reserve(struct esp_buf *buf, size_t len, struct esp_status *st) {
+  if (!esp_grow((void **)&buf->data, &buf->capacity, buf->len + len, 1))
+    return esp_fail(st, ESP_RESOURCE_EXHAUSTED, "out of memory for a message of %zu bytes", buf->len + len);
+  return ESP_OK;
+}
+
+void esp_buf_add_varint(struct esp_buf *buf, uint64_t value) {
+  for (; value >= 0x80; value >>= 7)
+    buf->data[buf->len++] = (uint8_t)(value | 0x80);
+  buf->data[buf->len++] = (uint8_t)value;
+}
+
+size_t esp_varint_bytes(uint64_t value) {
+  size_t bytes = 1;
+  for (; value >= 0x80; value >>= 7)
+    bytes++;
+  return bytes;
+}
+
+enum esp_code esp_pb_pack(struct esp_buf *buf, const ProtobufCMessage *message, struct esp_status *st) {
+  size_t len = protobuf_c_message_get_packed_size(message);
+  enum esp_code code = esp_buf_reserve(buf, len, st);
+  if (code == ESP_OK && len > 0)
+    buf->len += protobuf_c_message_pack(message, buf->data + buf->len);
+  return code;
+}
+
+static void *arena_alloc(void *data, size_t size) {
+  return esp_arena_alloc(data, size);
+}
+
+/* protobuf-c frees what it has allocated when it fails half-way; the arena frees all at once. */
+static void arena_free(void *data, void *memory) {
+  (void)data;
+  (void)memory;
+}
+
+enum esp_code esp_pb_unpack(struct esp_in in, uint32_t chunks_field, const ProtobufCMessageDescriptor *descriptor,
+                            struct esp_arena *arena, void *ret_message, struct esp_status *st) {
+  esp_arena_init(arena, UNPACKED_BYTES_MAX);
+  struct esp_rest rest = {0};
+  enum esp_code code = esp_wire_rest(in.spans, in.len, chunks_field, &rest, st);
+  if (code == ESP_INVALID_ARGUMENT)
+    code = esp_fail(st, ESP_INTERNAL, "the server sent a malformed %s", descriptor->short_name);
+  ProtobufCMessage *message = NULL;
+  if (code == ESP_OK) {
+    ProtobufCAllocator allocator = {.alloc = arena_alloc, .free = arena_free, .allocator_data = arena};
+    message = protobuf_c_message_unpack(descriptor, &allocator, rest.len, rest.bytes);
+    if (message == NULL)
+      code = esp_fail(st, ESP_INTERNAL, "the server sent a malformed %s, or one too large for the memory that is left",
+                      descriptor->short_name);
+    else
+      *(ProtobufCMessage **)ret_message = message;
+  }
+  esp_rest_done(&rest);
+  return code;
+}
+
+/* ---- sessions ---- */
+
+enum esp_code esp_encode_join(struct esp_buf *buf, const char *worker, uint64_t resume, struct esp_status *st) {
+  Espalier__V1__JoinRequest message = ESPALIER__V1__JOIN_REQUEST__INIT;
+  message.worker = esp_pb_text(worker);
+  message.session = resume;
+  return esp_pb_pack(buf, &message.base, st);
+}
+
+/* LeaveRequest and HeartbeatRequest have the same fields under the same numbers. */
+enum esp_code esp_encode_session(struct esp_buf *buf, uint64_t session, struct esp_status *st) {
+  Espalier__V1__HeartbeatRequest message = ESPALIER__V1__HEARTBEAT_REQUEST__INIT;
+  message.session = session;
+  return esp_pb_pack(buf, &message.base, st);
+}
+
+enum esp_code esp_decode_join(struct esp_in in, struct esp_session_reply *ret, struct esp_status *st) {
+  struct esp_arena arena;
+  Espalier__V1__JoinReply *message;
+  enum esp_code code = esp_pb_unpack(in, NO_CHUNKS, &espalier__v1__join_reply__descriptor, &arena, &message, st);
+  if (code == ESP_OK && (message->session == 0 || message->lineage == 0))
+    code = esp_fail(st, ESP_INTERNAL, "the server's answer to Join has no session or no lineage");
+  if (code == ESP_OK)
+    *ret = (struct esp_session_reply){.session = message->session,
+                                      .lineage = message->lineage,
+                                      .epoch = message->epoch,
+                                      .lease_ms = message->lease_ms,
+                                      .in_flight_max = message->in_flight_max};
+  esp_arena_done(&arena);
+  return code;
+}
+
+enum esp_code esp_decode_heartbeat(struct esp_in in, struct esp_session_reply *ret, struct esp_status *st) {
+  struct esp_arena arena;
+  Espalier__V1__HeartbeatReply *message;
+  enum esp_code code = esp_pb_unpack(in, NO_CHUNKS, &espalier__v1__heartbeat_reply__descriptor, &arena, &message, st);
+  if (code == ESP_OK)
+    *ret =
+        (struct esp_session_reply){.lineage = message->lineage, .epoch = message->epoch, .lease_ms = message->lease_ms};
+  esp_arena_done(&arena);
+  return code;
+}
+
+/* ---- layout events ---- */
+
+void esp_event_done(struct esp_event *event) {
+  esp_free(event->leaves);
+  *event = (struct esp_event){0};
+}
+
+enum esp_code esp_encode_watch(struct esp_buf *buf, uint64_t since_epoch, struct esp_status *st) {
+  Espalier__V1__WatchRequest message = ESPALIER__V1__WATCH_REQUEST__INIT;
+  message.since_epoch = since_epoch;
+  return esp_pb_pack(buf, &message.base, st);
+}
+
+enum esp_code esp_decode_event(struct esp_in in, struct esp_event *ret, struct esp_status *st) {
+  struct esp_arena arena;
+  Espalier__V1__LayoutEvent *message;
+  enum esp_code code = esp_pb_unpack(in, NO_CHUNKS, &espalier__v1__layout_event__descriptor, &arena, &message, st);
+  struct esp_event event = {0};
+  if (code == ESP_OK) {
+    event.epoch = message->epoch;
+    event.leaves_len = message->n_leaves;
+    event.leaves = esp_malloc_array(message->n_leaves + 1, sizeof *event.leaves);
+    if (event.leaves == NULL)
+      code = esp_fail(st, ESP_RESOURCE_EXHAUSTED, "out of memory for %zu changed leaves", message->n_leaves);
+  }
+  if (code == ESP_OK) {
+    for (size_t i = 0; i < message->n_leaves; i++)
+      event.leaves[i] =
+          (struct esp_event_leaf){.leaf = message->leaves[i]->id, .frozen = message->leaves[i]->frozen != 0};
+    *ret = event;
+  }
+  esp_arena_done(&arena);
+  return code;
+}
+
+/* ---- pushes and pulls ---- */
+
+enum esp_code esp_encode_push(struct esp_buf *buf, const struct esp_push_head *head, struct esp_status *st) {
+  Espalier__V1__PushHeader push = ESPALIER__V1__PUSH_HEADER__INIT;
+  push.session = head->session;
+  push.sequence = head->sequence;
+  push.total_bytes = head->total_bytes;
+  push.leaf_count = head->leaf_count;
+  push.wait_ms = head->wait_ms;
+  push.lineage = head->lineage;
+  Espalier__V1__StreamRequest message = ESPALIER__V1__STREAM_REQUEST__INIT;
+  message.push = &push;
+  return esp_pb_pack(buf, &message.base, st);
+}
+
+enum esp_code esp_encode_pull(struct esp_buf *buf, const struct esp_weight *weights, size_t len, uint64_t wait_ms,
+                              struct esp_status *st) {
+  uint64_t *ids = esp_malloc_array(len + 1, sizeof *ids);
+  if (ids == NULL)
+    return esp_fail(st, ESP_RESOURCE_EXHAUSTED, "out of memory for a pull of %zu leaves", len);
+  for (size_t i = 0; i < len; i++)
+    ids[i] = weights[i].leaf;
+  Espalier__V1__PullRequest pull = ESPALIER__V1__PULL_REQUEST__INIT;
+  pull.n_leaf_ids = len;
+  pull.leaf_ids = ids;
+  pull.wait_ms = wait_ms;
+  Espalier__V1__StreamRequest message = ESPALIER__V1__STREAM_REQUEST__INIT;
+  message.pull = &pull;
+  enum esp_code code = esp_pb_pack(buf, &message.base, st);
+  esp_free(ids);
+  return code;
+}
+
+enum esp_code esp_encode_pull_path(struct esp_buf *buf, const char *path, uint64_t wait_ms, struct esp_status *st) {
+  char *paths[] = {(char *)path};
+  Espalier__V1__PullRequest message = ESPALIER__V1__PULL_REQUEST__INIT;
+  message.n_paths = 1;
+  message.paths = paths;
+  message.wait_ms = wait_ms;
+  return esp_pb_pack(buf, &message.base, st);
+}
+
+static void copy_push(const Espalier__V1__PushReply *push, struct esp_stream_reply *reply) {
+  reply->has_push = true;
+  reply->sequence = push->sequence;
+  reply->lineage = push->lineage;
+  reply->push = (struct esp_push_result){.commit = push->commit,
+                                         .epoch = push->epoch,
+                                         .applied = push->applied,
+                                         .frozen = push->frozen,
+                                         .detached = push->detached,
+                                         .absent = push->absent,
+                                         .removed = push->removed,
+                                         .skipped = push->skipped != 0,
+                                         .replayed = push->replayed != 0};
+}
+
+/* A PullResponse has the fields of a StreamResponse, but for the push, under the same numbers. */
+enum esp_code esp_decode_stream(struct esp_in in, struct esp_stream_reply *ret, struct esp_status *st) {
+  struct esp_arena arena;
+  Espalier__V1__StreamResponse *message;
+  enum esp_code code =
+      esp_pb_unpack(in, ESP_RESPONSE_CHUNKS, &espalier__v1__stream_response__descriptor, &arena, &message, st);
+  if (code == ESP_OK) {
+    *ret = (struct esp_stream_reply){.has_head = message->header != NULL, .has_end = message->end != NULL};
+    if (message->push != NULL)
+      copy_push(message->push, ret);
+    if (message->header != NULL)
+      ret->head = (struct esp_pull_head){.epoch = message->header->epoch,
+                                         .commit = message->header->commit,
+                                         .lineage = message->header->lineage,
+                                         .total_bytes = message->header->total_bytes};
+  }
+  esp_arena_done(&arena);
+  return code;
+}

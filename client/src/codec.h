@@ -1,0 +1,144 @@
+/* Messages as bytes, to and from plain structs: all that the client knows of protobuf-c is in codec.c, codec_declare.c
+ * and codec_admin.c (with codec_pb.h).
+ *
+ * Encoders append to a buffer; RESOURCE_EXHAUSTED without memory. Decoders take one whole message, chunks excepted, and
+ * fail with INTERNAL where the bytes are not what the server should send. No threads, no I/O. */
+#ifndef ESP_CLIENT_CODEC_H
+#define ESP_CLIENT_CODEC_H
+
+#include <espalier/espalier.h>
+
+#include "base/span.h"
+#include "wire/wire.h"
+
+#define ESP_REQUEST_CHUNKS 2  /* the field of the chunks in every message to the server */
+#define ESP_RESPONSE_CHUNKS 3 /* and in every one from it */
+
+struct esp_buf {
+  uint8_t *data;   /* owned */
+  size_t len;      /* used */
+  size_t capacity; /* of data */
+};
+void esp_buf_done(struct esp_buf *buf); /* idempotent */
+
+/* A message that was received: decoders leave its chunks aside. */
+struct esp_in {
+  const struct esp_span *spans; /* borrowed */
+  size_t len;                   /* of spans */
+};
+
+/* ---- sessions ---- */
+
+struct esp_session_reply {
+  uint64_t session; /* 0 in the reply to a heartbeat */
+  uint64_t lineage;
+  uint64_t epoch;
+  uint64_t lease_ms;
+  uint64_t in_flight_max; /* 0 in the reply to a heartbeat */
+};
+enum esp_code esp_encode_join(struct esp_buf *buf, const char *worker, uint64_t resume,
+                              struct esp_status *st) ESP_WARN_UNUSED;
+enum esp_code esp_encode_session(struct esp_buf *buf, uint64_t session,
+                                 struct esp_status *st) ESP_WARN_UNUSED; /* of Leave and Heartbeat */
+enum esp_code esp_decode_join(struct esp_in in, struct esp_session_reply *ret, struct esp_status *st) ESP_WARN_UNUSED;
+enum esp_code esp_decode_heartbeat(struct esp_in in, struct esp_session_reply *ret,
+                                   struct esp_status *st) ESP_WARN_UNUSED;
+
+/* ---- layout events ---- */
+
+struct esp_event_leaf {
+  esp_leaf_id leaf;
+  bool frozen;
+};
+struct esp_event {
+  uint64_t epoch;
+  size_t leaves_len;
+  struct esp_event_leaf *leaves; /* owned */
+};
+void esp_event_done(struct esp_event *event); /* idempotent */
+enum esp_code esp_encode_watch(struct esp_buf *buf, uint64_t since_epoch, struct esp_status *st) ESP_WARN_UNUSED;
+enum esp_code esp_decode_event(struct esp_in in, struct esp_event *ret, struct esp_status *st) ESP_WARN_UNUSED;
+
+/* ---- pushes and pulls ---- */
+
+struct esp_push_head {
+  uint64_t session;
+  uint64_t sequence;
+  uint64_t total_bytes;
+  uint64_t leaf_count;
+  uint64_t wait_ms;
+  uint64_t lineage;
+};
+struct esp_pull_head {
+  uint64_t epoch;
+  uint64_t commit;
+  uint64_t lineage;
+  uint64_t total_bytes;
+};
+/* What a StreamResponse or PullResponse has beside its chunks. */
+struct esp_stream_reply {
+  bool has_push;
+  uint64_t sequence;           /* where has_push */
+  uint64_t lineage;            /* where has_push */
+  struct esp_push_result push; /* where has_push */
+  bool has_head;
+  struct esp_pull_head head; /* where has_head */
+  bool has_end;
+};
+enum esp_code esp_encode_push(struct esp_buf *buf, const struct esp_push_head *head,
+                              struct esp_status *st) ESP_WARN_UNUSED;
+/* A StreamRequest with a pull of the leaves of weights. */
+enum esp_code esp_encode_pull(struct esp_buf *buf, const struct esp_weight *weights, size_t len, uint64_t wait_ms,
+                              struct esp_status *st) ESP_WARN_UNUSED;
+enum esp_code esp_encode_pull_path(struct esp_buf *buf, const char *path, uint64_t wait_ms,
+                                   struct esp_status *st) ESP_WARN_UNUSED; /* a PullRequest */
+enum esp_code esp_decode_stream(struct esp_in in, struct esp_stream_reply *ret, struct esp_status *st) ESP_WARN_UNUSED;
+
+/* ---- declarations and stages ---- */
+
+enum esp_code esp_encode_declare(struct esp_buf *buf, uint64_t session, uint64_t total_bytes, uint64_t wait_ms,
+                                 struct esp_status *st) ESP_WARN_UNUSED;
+/* One leaf of a DeclareRequest: appended to others they are one message. The spec was checked. */
+enum esp_code esp_encode_leaf(struct esp_buf *buf, const struct esp_leaf_spec *spec,
+                              struct esp_status *st) ESP_WARN_UNUSED;
+struct esp_id_run {
+  uint64_t first;
+  uint64_t count;
+};
+struct esp_declare_reply {
+  uint64_t epoch;
+  uint64_t lineage;
+  size_t runs_len;
+  struct esp_id_run *runs; /* owned */
+};
+void esp_declare_reply_done(struct esp_declare_reply *reply); /* idempotent */
+enum esp_code esp_decode_declare(struct esp_in in, struct esp_declare_reply *ret,
+                                 struct esp_status *st) ESP_WARN_UNUSED;
+/* The ids of the runs, which must be len in all: INTERNAL otherwise. */
+enum esp_code esp_id_runs_expand(const struct esp_id_run *runs, size_t runs_len, esp_leaf_id *ret, size_t len,
+                                 struct esp_status *st) ESP_WARN_UNUSED;
+
+enum esp_code esp_encode_stage(struct esp_buf *buf, uint64_t total_bytes, uint64_t wait_ms,
+                               struct esp_status *st) ESP_WARN_UNUSED;
+/* What precedes data_len bytes of a tensor that is named by its path. tensor may be NULL. */
+enum esp_code esp_encode_chunk_path(struct esp_buf *buf, const char *path, uint64_t offset,
+                                    const struct esp_tensor *tensor, size_t data_len,
+                                    struct esp_status *st) ESP_WARN_UNUSED;
+enum esp_code esp_decode_stage(struct esp_in in, uint64_t *ret_stage, struct esp_status *st) ESP_WARN_UNUSED;
+
+/* ---- operators ---- */
+
+enum esp_code esp_encode_apply(struct esp_buf *buf, const struct esp_op *ops, size_t len,
+                               const struct esp_apply_options *options, const char *key,
+                               struct esp_status *st) ESP_WARN_UNUSED;
+enum esp_code esp_encode_describe(struct esp_buf *buf, const char *selection, bool with_digest,
+                                  struct esp_status *st) ESP_WARN_UNUSED;
+/* A page is added to what *result has; a NULL *result is made first. */
+enum esp_code esp_decode_apply(struct esp_in in, struct esp_apply_result **result,
+                               struct esp_status *st) ESP_WARN_UNUSED;
+enum esp_code esp_decode_describe(struct esp_in in, struct esp_description **result,
+                                  struct esp_status *st) ESP_WARN_UNUSED;
+enum esp_code esp_decode_server_info(struct esp_in in, struct esp_server_info *ret,
+                                     struct esp_status *st) ESP_WARN_UNUSED;
+
+#endif

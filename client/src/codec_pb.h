@@ -1,0 +1,24 @@
+/* What the codec files share: packing to a buffer, and unpacking into a limited arena, since protobuf-c amplifies. Only
+ * codec*.c include it. */
+#ifndef ESP_CLIENT_CODEC_PB_H
+#define ESP_CLIENT_CODEC_PB_H
+
+#include <protobuf-c/protobuf-c.h>
+
+#include "base/arena.h"
+#include "client/src/codec.h"
+
+/* protobuf-c takes strings as char *, and never writes to them; NULL is the empty one. */
+char *esp_pb_text(const char *text);
+/* Makes room for len more bytes. */
+enum esp_code esp_buf_reserve(struct esp_buf *buf, size_t len, struct esp_status *st) ESP_WARN_UNUSED;
+void esp_buf_add_varint(struct esp_buf *buf, uint64_t value); /* after esp_buf_reserve */
+size_t esp_varint_bytes(uint64_t value);
+enum esp_code esp_pb_pack(struct esp_buf *buf, const ProtobufCMessage *message, struct esp_status *st) ESP_WARN_UNUSED;
+#define NO_CHUNKS 0 /* no field has this number */
+/* Unpacks all but the chunks. The message is in the arena, which this initialises and which is to be done in any case.
+ */
+enum esp_code esp_pb_unpack(struct esp_in in, uint32_t chunks_field, const ProtobufCMessageDescriptor *descriptor,
+                            struct esp_arena *arena, void *ret_message, struct esp_status *st) ESP_WARN_UNUSED;
+
+#endif

@@ -1,0 +1,28 @@
+/* The leaves that a client knows: what it declared, and which of them are frozen. A hash table from ids. Not thread
+ * safe. */
+#ifndef ESP_CLIENT_LEAVES_H
+#define ESP_CLIENT_LEAVES_H
+
+#include <espalier/espalier.h>
+
+struct esp_leaf_known {
+  esp_leaf_id id; /* 0: an empty place */
+  uint64_t bytes; /* of the tensor */
+  char *path;     /* owned */
+  bool frozen;    /* as last heard */
+};
+
+struct esp_leaves {
+  struct esp_leaf_known *places; /* open addressing with linear probing; a power of two of them */
+  size_t capacity;               /* of places */
+  size_t len;                    /* places in use, at most half of them */
+};
+void esp_leaves_done(struct esp_leaves *leaves); /* idempotent */
+/* Makes room for `more` leaves; false, and nothing changed, without memory. */
+bool esp_leaves_reserve(struct esp_leaves *leaves, size_t more);
+/* NULL for an id that is not known. */
+struct esp_leaf_known *esp_leaves_find(const struct esp_leaves *leaves, esp_leaf_id id);
+/* Adds a leaf, or replaces what is known of it, in a place that was reserved. Takes the path over. */
+void esp_leaves_put(struct esp_leaves *leaves, const struct esp_leaf_known *leaf);
+
+#endif
