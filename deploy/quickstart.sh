@@ -70,10 +70,8 @@ digits=$build/client/examples/espalier-digits
 table=client/examples/data/digits.csv.gz
 espctl() { "$build/client/espctl" "$@"; }
 
-# The value of a key in espctl's --json, where it is a number or a string.
-value() {
-  sed -nE "s/^.*\"$1\": *\"?([^\",}]*).*\$/\1/p;T;q"
-}
+# The first value of a key in espctl's --json, a number or hexadecimal digits.
+value() { sed -nE "/\"$1\":/{s/.*\"$1\": *\"?([0-9a-f]+).*/\1/p;:rest;n;brest}"; }
 commits() { espctl status --json | value commit; }
 digest() { espctl digest "$1" --json | value digest; }
 
