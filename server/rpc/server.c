@@ -107,9 +107,8 @@ static void accept_call(struct esp_tag *tag, bool ok) {
     if (server->queues[i].grpc == call->queue)
       atomic_fetch_sub(&server->queues[i].slots, 1);
   if (ok) {
-    bool is_late = remember(server, call);
     esp_call_begin(call);
-    if (is_late)
+    if (remember(server, call))
       esp_call_drain(call);
   }
   esp_call_unref(call);
