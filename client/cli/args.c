@@ -18,13 +18,11 @@ static const struct {
   const char *argument; /* NULL: takes none */
   const char *help;
 } options[] = {
-    {ESP_CLI_SERVER, "server", "ADDR",
-     "the server, as 127.0.0.1:7433 or unix:/path; default $ESPALIER_SERVER, else " ESP_CLI_SERVER_DEFAULT},
+    {ESP_CLI_SERVER, "server", "ADDR", "as 127.0.0.1:7433 or unix:/path; else $ESPALIER_SERVER"},
     {ESP_CLI_JSON, "json", NULL, "print one JSON object instead of text"},
-    {ESP_CLI_TIMEOUT, "timeout", "TIME",
-     "keep trying for this long (30s, 500ms, 2m); without it espctl gives up soon where nothing answers"},
-    {ESP_CLI_DRY_RUN, "dry-run", NULL, "print exactly what would change, and change nothing"},
-    {ESP_CLI_IF_EPOCH, "if-epoch", "N", "refuse unless the tree is still at this epoch (a dry run prints it)"},
+    {ESP_CLI_TIMEOUT, "timeout", "TIME", "keep trying for this long: 500ms, 30s, 2m"},
+    {ESP_CLI_DRY_RUN, "dry-run", NULL, "print what would change, and change nothing"},
+    {ESP_CLI_IF_EPOCH, "if-epoch", "N", "refuse unless the tree is still at this epoch"},
     {ESP_CLI_MAX_LEAVES, "max-leaves", "N", "refuse to change more leaves than this"},
     {ESP_CLI_RESET_STATE, "reset-state", NULL, "start the optimizer of these leaves afresh"},
     {ESP_CLI_HELP, "help", NULL, "print help, of a command where one is named"},

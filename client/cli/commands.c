@@ -16,22 +16,23 @@
 static const struct esp_cli_command commands[] = {
     {.name = "status",
      .arguments = "",
-     .summary = "what the server is, what it holds and what it has done",
-     .help = "Example: espctl status",
+     .summary = "what the server holds and has done",
+     .help = "Example: espctl status --server db.example:7433",
      .run = esp_cli_run_status},
     {.name = "tree",
      .arguments = "[SELECTION]",
      .args_max = 1,
-     .summary = "the leaves, with shape, dtype, optimizer group, frozen flag and steps",
-     .help =
-         "SELECTION is a path (the node and everything below it) or a pattern, in which * stands for one component\n"
-         "of a path and ** for any number. Example: espctl tree 'encoder.**.weight'",
+     .summary = "the leaves: shape, dtype, group, frozen, steps",
+     .help = "SELECTION is a path (the node and everything below it) or a pattern, in which *\n"
+             "stands for one component of a path and ** for any number. Quote it.\n"
+             "Example: espctl tree 'encoder.**.weight'",
      .run = esp_cli_run_tree},
     {.name = "digest",
      .arguments = "[SELECTION]",
      .args_max = 1,
-     .summary = "a digest of each leaf's value, optimizer state and step count, at one commit",
-     .help = "Two equal digests mean that not one bit differs. Example: espctl digest encoder",
+     .summary = "a digest of each leaf, to see whether it changed",
+     .help = "It covers value, optimizer state and step count, all at one commit: two equal\n"
+             "digests mean that not one bit differs. Example: espctl digest encoder",
      .run = esp_cli_run_digest},
     {.name = "freeze",
      .arguments = "SELECTION",
@@ -39,10 +40,10 @@ static const struct esp_cli_command commands[] = {
      .args_max = 1,
      .options = CHANGE_OPTIONS,
      .changes = true,
-     .summary = "stop training these leaves: value, optimizer state and step count stand still",
-     .help =
-         "When it returns, it is true, whatever workers push. Leaves that are tied to a selected one freeze with it.\n"
-         "Workers go on without a pause. Example: espctl freeze encoder --dry-run",
+     .summary = "stop training these leaves",
+     .help = "Value, optimizer state and step count stand still from when it returns, whatever\n"
+             "workers push, and workers do not wait. Leaves that are tied to a selected one\n"
+             "freeze with it. Example: espctl freeze encoder --dry-run",
      .run = esp_cli_run_freeze},
     {.name = "thaw",
      .arguments = "SELECTION",
@@ -50,8 +51,9 @@ static const struct esp_cli_command commands[] = {
      .args_max = 1,
      .options = CHANGE_OPTIONS | ESP_CLI_RESET_STATE,
      .changes = true,
-     .summary = "train these leaves again, with the optimizer state that was kept",
-     .help = "Example: espctl thaw encoder --reset-state",
+     .summary = "train these leaves again",
+     .help = "They go on with the optimizer state that was kept, or with --reset-state afresh.\n"
+             "Example: espctl thaw encoder",
      .run = esp_cli_run_thaw},
     {.name = "set",
      .arguments = "PATH FILE.npy",
@@ -59,42 +61,44 @@ static const struct esp_cli_command commands[] = {
      .args_max = 2,
      .options = CHANGE_OPTIONS | ESP_CLI_RESET_STATE,
      .changes = true,
-     .summary = "overwrite a leaf's value by an array that NumPy saved (- is standard input)",
-     .help =
-         "Shape and dtype must be the leaf's. A frozen leaf can be set too. The old value is not kept: get it first.\n"
-         "Example: espctl set head.bias bias.npy",
+     .summary = "overwrite a leaf's value from a file",
+     .help = "FILE.npy is what numpy.save wrote, of the leaf's shape and dtype; - is standard\n"
+             "input. A frozen leaf can be set too. The old value is not kept: get it first.\n"
+             "Example: espctl set head.bias bias.npy",
      .run = esp_cli_run_set},
     {.name = "get",
      .arguments = "PATH FILE.npy",
      .args_min = 2,
      .args_max = 2,
-     .summary = "write a leaf's value to a file that NumPy reads (- is standard output)",
-     .help = "Example: espctl get head.bias bias.npy",
+     .summary = "write a leaf's value to a file, for NumPy",
+     .help = "- is standard output. Example: espctl get head.bias bias.npy",
      .run = esp_cli_run_get},
     {.name = "export",
-     .arguments = "FILE.safetensors [SELECTION]",
+     .arguments = "FILE [SELECTION]",
      .args_min = 1,
      .args_max = 2,
-     .summary = "write values to a safetensors file, which most frameworks open",
-     .help = "Each tensor is whole; while training goes on they may be of different commits, and the output says so.\n"
-             "FILE is replaced when the new one is complete. Example: espctl export model.safetensors",
+     .summary = "write all values to one safetensors file",
+     .help = "Each tensor is whole; while training goes on they may be of different commits,\n"
+             "and the output says so. FILE is replaced once the new one is complete.\n"
+             "Example: espctl export model.safetensors",
      .run = esp_cli_run_export},
     {.name = "ping",
      .arguments = "",
-     .summary = "whether the server answers; with --timeout, wait until it does",
-     .help = "Example: espctl ping --timeout 10s",
+     .summary = "whether the server answers",
+     .help = "With --timeout it waits until the server does. Example: espctl ping --timeout 10s",
      .run = esp_cli_run_ping},
     {.name = "version",
      .arguments = "",
+     .options = ESP_CLI_JSON,
      .local = true,
-     .summary = "espctl's own version (status has the server's)",
+     .summary = "espctl's own version; status has the server's",
      .help = "Example: espctl version",
      .run = esp_cli_run_version},
     {.name = "help",
      .arguments = "[COMMAND]",
      .args_max = 1,
      .local = true,
-     .summary = "this, or what a command takes",
+     .summary = "this, or all about one command",
      .help = "Example: espctl help freeze",
      .run = esp_cli_run_help},
 };
@@ -120,7 +124,7 @@ static void print_help(FILE *out) {
   for (size_t i = 0; i < COMMANDS_LEN; i++) {
     char usage[64];
     snprintf(usage, sizeof usage, "%s %s", commands[i].name, commands[i].arguments);
-    fprintf(out, "  %-36s%s\n", usage, commands[i].summary);
+    fprintf(out, "  %-26s%s\n", usage, commands[i].summary);
   }
   fprintf(out, "\nOptions of all commands\n");
   esp_cli_print_options(out, ESP_CLI_COMMON);
@@ -131,9 +135,11 @@ static void print_help(FILE *out) {
 }
 
 static void print_command_help(FILE *out, const struct esp_cli_command *command) {
-  fprintf(out, "usage: espctl %s%s%s [OPTIONS]\n\n%s\n%s\n\nOptions\n", command->name,
-          command->arguments[0] != '\0' ? " " : "", command->arguments, command->summary, command->help);
-  esp_cli_print_options(out, command->options | (command->local ? ESP_CLI_JSON : ESP_CLI_COMMON));
+  fprintf(out, "usage: espctl %s%s%s [OPTIONS]\n\n%s: %s.\n%s\n", command->name,
+          command->arguments[0] != '\0' ? " " : "", command->arguments, command->name, command->summary, command->help);
+  if (command->options != 0 || !command->local)
+    fprintf(out, "\nOptions\n");
+  esp_cli_print_options(out, command->local ? command->options : command->options | ESP_CLI_COMMON);
 }
 
 enum esp_cli_exit esp_cli_run_help(struct esp_cli *cli) {

@@ -10,13 +10,13 @@ static const struct {
 } exits[] = {
     {ESP_CLI_DONE, BIT(ESP_OK), "done, or there was nothing to change"},
     {ESP_CLI_FAILED, BIT(ESP_CANCELLED) | BIT(ESP_UNKNOWN) | BIT(ESP_INTERNAL) | BIT(ESP_DATA_LOSS),
-     "failed in a way that no other code names, also a file that could not be written"},
+     "any other failure, also of a file that cannot be written"},
     {ESP_CLI_USAGE, 0, "the command line is wrong"},
     {ESP_CLI_NOT_FOUND, BIT(ESP_NOT_FOUND), "no such leaf, nothing matches the selection, or no such file"},
     {ESP_CLI_REFUSED,
      BIT(ESP_INVALID_ARGUMENT) | BIT(ESP_FAILED_PRECONDITION) | BIT(ESP_ABORTED) | BIT(ESP_ALREADY_EXISTS) |
          BIT(ESP_OUT_OF_RANGE),
-     "refused, nothing was changed: another epoch, too many leaves, a bad selection, a tensor that does not fit"},
+     "refused, nothing changed: epoch, too many leaves, bad selection or tensor"},
     {ESP_CLI_NO_ANSWER, BIT(ESP_UNAVAILABLE) | BIT(ESP_DEADLINE_EXCEEDED), "no server there, or no answer in time"},
     {ESP_CLI_UNIMPLEMENTED, BIT(ESP_UNIMPLEMENTED), "this server, or espctl, can't do that yet"},
     {ESP_CLI_NOT_PERMITTED, BIT(ESP_PERMISSION_DENIED) | BIT(ESP_UNAUTHENTICATED), "not permitted"},

@@ -409,6 +409,15 @@ static void ping_waits_only_when_told(void **state) {
   assert_int_equal(fake.options.deadline_ms, 120000);
 }
 
+static void assert_fits_a_terminal(const char *text) {
+  for (const char *line = text; *line != '\0';) {
+    size_t len = strcspn(line, "\n");
+    if (len > 80)
+      fail_msg("too long for a terminal: %.*s", (int)len, line);
+    line += len + (line[len] == '\n');
+  }
+}
+
 /* Help comes from the tables: every command and option is in it. */
 static void help_lists_everything(void **state) {
   (void)state;
@@ -421,9 +430,11 @@ static void help_lists_everything(void **state) {
     char line[64];
     run("help");
     assert_non_null(strstr(result.out, commands[i].summary));
+    assert_fits_a_terminal(result.out);
     snprintf(line, sizeof line, "help %s", commands[i].name);
     run(line);
     assert_non_null(strstr(result.out, commands[i].help));
+    assert_fits_a_terminal(result.out);
     snprintf(line, sizeof line, "%s --help", commands[i].name);
     char *help = strdup(result.out);
     run(line);
