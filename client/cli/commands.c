@@ -85,7 +85,8 @@ static const struct esp_cli_command commands[] = {
     {.name = "ping",
      .arguments = "",
      .summary = "whether the server answers",
-     .help = "With --timeout it waits until the server does. Example: espctl ping --timeout 10s",
+     .help = "With --timeout it waits until the server does.\n"
+             "Example: espctl ping --timeout 10s",
      .run = esp_cli_run_ping},
     {.name = "version",
      .arguments = "",
