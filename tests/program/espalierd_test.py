@@ -1,11 +1,12 @@
 """espalierd as its users start and stop it: options, the ready line, signals, exit codes, and that the reference in
 docs/server.md is the table's.
 
-    espalierd_test.py ESPALIERD
+    espalierd_test.py ESPALIERD PROTO_DIR
 """
 
 import os
 import pathlib
+import queue
 import re
 import signal
 import socket
@@ -14,7 +15,13 @@ import sys
 import tempfile
 import unittest
 
+import grpc
+
 ESPALIERD = sys.argv.pop(1)
+sys.path.insert(0, sys.argv.pop(1))  # the generated code
+from espalier.v1 import admin_pb2 as admin
+from espalier.v1 import parameter_server_pb2 as wire
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
@@ -115,6 +122,74 @@ class Life(unittest.TestCase):
             with Server(f"--config={file.name}") as server:
                 self.assertRegex(server.ready, r"^espalierd \S+ ready on 127\.0\.0\.1:[1-9]\d*$")
                 self.assertEqual(server.stop()[0::2], (0, ""))
+
+
+class PushUnderWay:
+    """A server whose only client has sent half a push."""
+
+    def __init__(self, server):
+        self.server = server
+        self.requests = queue.Queue()
+        self.channel = grpc.insecure_channel(self.server.addresses()[0])
+        declare = wire.DeclareRequest(header={}, leaves=[{"path": "w", "shape": [2], "dtype": "DTYPE_F64"}])
+        reply = self.call("stream_unary", "ParameterServer/Declare", wire.DeclareReply)(iter([declare]), timeout=60)
+        self.leaf = reply.ids[0].first
+        self.push = self.call("stream_unary", "ParameterServer/Push", wire.PushReply).future(iter(self.requests.get, None))
+        self.requests.put(wire.PushRequest(push={"sequence": 0, "total_bytes": 16, "leaf_count": 1}))
+        self.requests.put(wire.PushRequest(chunks=[{"leaf_id": self.leaf, "data": bytes(8)}]))
+        info = self.call("unary_unary", "Admin/ServerInfo", admin.ServerInfoReply)
+        while info(admin.ServerInfoRequest(), timeout=60).memory.staged == 0:
+            pass
+
+    def call(self, kind, method, reply):
+        serialize = lambda request: request.SerializeToString()
+        return getattr(self.channel, kind)("/espalier.v1." + method, serialize, reply.FromString)
+
+    def drain(self):
+        self.server.process.send_signal(signal.SIGTERM)
+        while "draining" not in self.server.process.stderr.readline():
+            pass
+
+    def finish(self):
+        self.requests.put(wire.PushRequest(chunks=[{"leaf_id": self.leaf, "offset": 8, "data": bytes(8)}]))
+        self.requests.put(None)
+        return self.push.result(timeout=60)
+
+    def close(self):
+        self.requests.put(None)
+        self.channel.close()
+
+
+class Drain(unittest.TestCase):
+    def push_under_way(self, *flags):
+        server = Server("--listen=127.0.0.1:0", *flags)
+        self.addCleanup(server.__exit__)
+        half = PushUnderWay(server)
+        self.addCleanup(half.close)
+        return half
+
+    def test_a_push_under_way_finishes(self):
+        half = self.push_under_way("--drain-timeout=1h")
+        half.drain()
+        with self.assertRaises(grpc.RpcError) as refused:
+            half.call("unary_unary", "ParameterServer/Join", wire.JoinReply)(wire.JoinRequest(), timeout=60)
+        # CANCELLED is gRPC's own answer to a call that crosses the end of its connection.
+        self.assertIn(refused.exception.code(), (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED))
+        self.assertEqual(half.finish().applied, 1)
+        self.assertEqual(half.server.process.wait(60), 0)
+
+    def test_what_does_not_end_is_cancelled(self):
+        half = self.push_under_way("--drain-timeout=100ms")
+        half.drain()
+        self.assertEqual(half.server.process.wait(60), 0)
+        self.assertIn(half.push.exception(60).code(), (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED))
+
+    def test_a_second_signal_ends_it(self):
+        for number in signal.SIGTERM, signal.SIGINT:
+            half = self.push_under_way("--drain-timeout=1h")
+            half.drain()
+            half.server.process.send_signal(number)
+            self.assertEqual(half.server.process.wait(60), 128 + number)
 
 
 unittest.main(verbosity=2)
