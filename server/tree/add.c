@@ -24,6 +24,13 @@ struct fresh {
   uint32_t at;    /* leaves of the tree that come before it */
 };
 
+/* The text of a shape, dtype and kind. */
+struct known {
+  const struct esp_leaf_new *leaf; /* that has them */
+  const char *text;                /* NULL: the slot is free */
+};
+#define KNOWN_LEN 64
+
 struct adding {
   struct esp_edit *edit;            /* borrowed */
   const struct esp_leaf_new *batch; /* borrowed */
@@ -34,6 +41,8 @@ struct adding {
   size_t fresh_len;                 /* used */
   uint64_t bytes;                   /* of the tree with the new leaves */
   uint64_t elements;                /* of the new leaves */
+  size_t groups_len;                /* new leaves that come with a group */
+  size_t text_bytes;                /* of the new leaves' strings, at most */
   uint32_t *remap;                  /* the new index of each of the tree's parameters */
   char *text_end;                   /* strings are put in front of this one, from the back to the front */
   const char *tag;                  /* the last one put there */
@@ -158,6 +167,8 @@ static enum esp_code fresh_note(struct adding *add, const struct esp_sort_item *
   if (add->bytes > BYTES_MAX || layout->leaves_len + add->fresh_len >= LEAVES_MAX) {
     return esp_fail(st, ESP_RESOURCE_EXHAUSTED, "the tree would have more than %u leaves or 2^62 bytes", LEAVES_MAX);
   }
+  add->groups_len += *leaf->group != '\0';
+  add->text_bytes += leaf->path_len + strlen(leaf->tag) + strlen(leaf->group) + 3;
   add->fresh[add->fresh_len++] = (struct fresh){.index = item->index, .at = (uint32_t)at};
   return ESP_OK;
 }
@@ -207,16 +218,30 @@ static bool lengthen(void *array, size_t len, size_t size) {
   return new != NULL;
 }
 
-/* The lines of the diff, all but the paths. */
-static bool lines_prepare(struct adding *add) {
-  struct esp_edit *edit = add->edit;
-  for (size_t i = 0; i < add->fresh_len; i++) {
-    const struct esp_leaf_new *leaf = &add->batch[add->fresh[i].index];
+/* What the diff says of a new leaf: `f32 [64, 32]`. A tree has few shapes, so those met lately are kept in `known`. */
+static const char *leaf_text(struct esp_arena *texts, const struct esp_leaf_new *leaf, struct known known[KNOWN_LEN]) {
+  uint64_t hash = (uint64_t)leaf->dtype * 2 + leaf->kind;
+  for (unsigned i = 0; i < leaf->shape.rank; i++) {
+    hash = (hash + leaf->shape.dims[i]) * UINT64_C(0x9e3779b97f4a7c15);
+  }
+  struct known *slot = &known[hash >> 32 & (KNOWN_LEN - 1)];
+  if (!slot->text || slot->leaf->dtype != leaf->dtype || slot->leaf->kind != leaf->kind ||
+      !esp_shape_equal(&slot->leaf->shape, &leaf->shape)) {
     char shape[ESP_SHAPE_TEXT_MAX];
     char text[ESP_SHAPE_TEXT_MAX + 16];
     int len = snprintf(text, sizeof text, "%s %s%s", esp_dtype_name(leaf->dtype), esp_shape_print(&leaf->shape, shape),
                        kind_name(leaf->kind));
-    const char *to = esp_arena_strndup(&edit->memory->texts, text, (size_t)len);
+    *slot = (struct known){.leaf = leaf, .text = esp_arena_strndup(texts, text, (size_t)len)};
+  }
+  return slot->text;
+}
+
+/* The lines of the diff, all but the paths. */
+static bool lines_prepare(struct adding *add) {
+  struct esp_edit *edit = add->edit;
+  struct known known[KNOWN_LEN] = {0};
+  for (size_t i = 0; i < add->fresh_len; i++) {
+    const char *to = leaf_text(&edit->memory->texts, &add->batch[add->fresh[i].index], known);
     if (!to) {
       return false;
     }
@@ -228,20 +253,13 @@ static bool lines_prepare(struct adding *add) {
 /* All the memory that merging takes. */
 static bool merge_prepare(struct adding *add) {
   struct esp_edit *edit = add->edit;
-  size_t bytes = 0;
-  size_t groups = 0;
-  for (size_t i = 0; i < add->fresh_len; i++) {
-    const struct esp_leaf_new *leaf = &add->batch[add->fresh[i].index];
-    groups += *leaf->group != '\0';
-    bytes += leaf->path_len + strlen(leaf->tag) + strlen(leaf->group) + 3;
-  }
-  if (!esp_edit_own(edit) || !esp_edit_reserve_pending(edit, groups) ||
-      !esp_edit_reserve_changes(edit, groups + add->fresh_len)) {
+  if (!esp_edit_own(edit) || !esp_edit_reserve_pending(edit, add->groups_len) ||
+      !esp_edit_reserve_changes(edit, add->groups_len + add->fresh_len)) {
     return false;
   }
   struct esp_layout *layout = edit->layout;
-  char *text = esp_text_block_new(&edit->texts, bytes);
-  add->text_end = text ? text + bytes : NULL;
+  char *text = esp_text_block_new(&edit->texts, add->text_bytes);
+  add->text_end = text ? text + add->text_bytes : NULL;
   add->remap = esp_malloc_array(layout->params_len, sizeof *add->remap);
   return text && add->remap && lines_prepare(add) &&
          lengthen(&layout->leaves, layout->leaves_len + add->fresh_len, sizeof *layout->leaves) &&

@@ -70,8 +70,39 @@ const char *esp_path_print(const char *path, size_t len, char *buffer, size_t si
   return buffer;
 }
 
+/* The characters that selectors use, which no component has. */
+static bool is_selector_character(char byte) {
+  switch (byte) {
+  case '*':
+  case '?':
+  case '{':
+  case '}':
+  case '[':
+  case ']':
+  case '(':
+  case ')':
+  case '&':
+  case '|':
+  case '!':
+  case ':':
+  case '<':
+  case '>':
+  case '=':
+  case '@':
+  case ',':
+  case '"':
+    return true;
+  default:
+    return false;
+  }
+}
+
 /* Why the character at text has no place in a component, or NULL. *ret_len is its length in bytes. */
 static const char *character_fault(const char *text, size_t left, size_t *ret_len) {
+  if (*text > ' ' && *text < 0x7f) { /* nearly all of them, and a million paths have many */
+    *ret_len = 1;
+    return is_selector_character(*text) ? "a character that selectors use" : NULL;
+  }
   uint32_t character;
   *ret_len = esp_utf8_next(text, left, &character);
   if (*ret_len == 0) {
@@ -81,10 +112,7 @@ static const char *character_fault(const char *text, size_t left, size_t *ret_le
   if (esp_character_is_control(character)) {
     return "a control character";
   }
-  if (character == ' ') {
-    return "white space";
-  }
-  return character < 0x80 && strchr(ESP_SELECTOR_CHARACTERS, (int)character) ? "a character that selectors use" : NULL;
+  return character == ' ' ? "white space" : NULL;
 }
 
 /* INVALID_ARGUMENT for component number `number` (from 1), which is path[begin .. end). */

@@ -23,7 +23,6 @@
 #define ESP_GROUP_NAME_BYTES_MAX ESP_NAME_BYTES_MAX
 #define ESP_TAG_BYTES_MAX ESP_NAME_BYTES_MAX
 #define ESP_SELECTOR_BYTES_MAX 8192
-#define ESP_SELECTOR_CHARACTERS "*?{}[]()&|!:<>=@,\"" /* with white space and the dot: in no component */
 #define ESP_GROUP_DEFAULT "default"
 
 enum esp_kind { ESP_KIND_TRAINED = 1, ESP_KIND_BUFFER = 2 };     /* the wire's values */
@@ -32,7 +31,8 @@ enum esp_view { ESP_VIEW_IDENTITY = 0, ESP_VIEW_TRANSPOSE = 1 }; /* the wire's v
 /* ---- paths ---- */
 
 /* INVALID_ARGUMENT, saying which component and why: empty, too long or deep, bad UTF-8, a control character (U+0000 to
- * U+001F, U+007F to U+009F), a blank, or one of ESP_SELECTOR_CHARACTERS. len without the NUL. */
+ * U+001F, U+007F to U+009F), a blank, or one of
+ * the characters that selectors use: * ? { } [ ] ( ) & | ! : < > = @ , " . len without the NUL. */
 enum esp_code esp_path_check(const char *path, size_t len, struct esp_status *st) ESP_WARN_UNUSED;
 /* The rule for names of groups and for tags: that of a component, but dots are allowed (`torch.nn.LayerNorm`). what is
  * "group" or "tag", for the message. */

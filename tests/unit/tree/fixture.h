@@ -1,0 +1,213 @@
+/* Trees for the tests of server/tree: made from a list of paths, checked against naive definitions. */
+#ifndef ESP_TREE_FIXTURE_H
+#define ESP_TREE_FIXTURE_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tests/support/test.h"
+#include "tree/tree.h"
+
+#define LEN_OF(array) (sizeof(array) / sizeof((array)[0]))
+
+static atomic_int objects_live; /* storages and optimizers that were not destroyed */
+
+static inline void object_destroy(struct esp_object *object) {
+  atomic_fetch_sub(&objects_live, 1);
+  free(object);
+}
+
+/* Not from base/alloc.h, so that a sweep of failing allocations spares it. */
+static inline struct esp_object *object_new(void) {
+  struct esp_object *object = calloc(1, sizeof *object);
+  assert_non_null(object);
+  atomic_init(&object->refs, 1);
+  object->destroy = object_destroy;
+  atomic_fetch_add(&objects_live, 1);
+  return object;
+}
+
+static inline void expect_ok(enum esp_code code, const struct esp_status *st) {
+  if (code != ESP_OK) {
+    fail_msg("%s: %s", esp_code_name(code), st->message);
+  }
+}
+
+/* The code is as expected, and the message holds the words. */
+static inline void expect_fail(enum esp_code code, const struct esp_status *st, enum esp_code expected,
+                               const char *words) {
+  assert_string_equal(esp_code_name(code), esp_code_name(expected));
+  if (!strstr(st->message, words)) {
+    fail_msg("\"%s\" is not in \"%s\"", words, st->message);
+  }
+}
+
+/* An f32 leaf of two elements. */
+static inline struct esp_leaf_new leaf_of(const char *path) {
+  return (struct esp_leaf_new){.path = path,
+                               .path_len = strlen(path),
+                               .shape = {.dims = {2}, .rank = 1},
+                               .dtype = ESP_DTYPE_F32,
+                               .kind = ESP_KIND_TRAINED,
+                               .tag = "",
+                               .group = ""};
+}
+
+/* An empty tree with the groups "default" and "head". */
+static inline struct esp_layout *tree_empty(void) {
+  struct esp_group groups[] = {{.name = "head", .expression = "sgd(lr=2)", .optim = object_new()},
+                               {.name = "default", .expression = "sgd(lr=1)", .optim = object_new()}};
+  struct esp_layout *layout;
+  struct esp_status st;
+  expect_ok(esp_layout_new(groups, LEN_OF(groups), &layout, &st), &st);
+  esp_object_unref(groups[0].optim);
+  esp_object_unref(groups[1].optim);
+  return layout;
+}
+
+/* Adds leaves, with their storages. */
+static inline void edit_add_ok(struct esp_edit *edit, const struct esp_leaf_new *leaves, size_t len) {
+  struct esp_status st;
+  uint64_t *ids = calloc(len + 1, sizeof *ids);
+  bool *added = calloc(len + 1, sizeof *added);
+  expect_ok(esp_edit_add(edit, leaves, len, ids, added, &st), &st);
+  for (size_t i = 0; i < len; i++) {
+    if (added[i]) {
+      esp_edit_bind(edit, ids[i], object_new());
+    }
+  }
+  free(ids);
+  free(added);
+}
+
+/* Ends an edit of *layout, which becomes the new layout. */
+static inline struct esp_diff finish_ok(struct esp_edit *edit, struct esp_layout **layout) {
+  struct esp_status st;
+  struct esp_layout *next;
+  struct esp_diff diff;
+  expect_ok(esp_edit_finish(edit, &next, &diff, &st), &st);
+  esp_layout_unref(*layout);
+  *layout = next;
+  return diff;
+}
+
+/* A tree of epoch 2 with leaf_of each path. */
+static inline struct esp_layout *tree_of(const char *const *paths, size_t len) {
+  struct esp_layout *layout = tree_empty();
+  struct esp_leaf_new *leaves = calloc(len + 1, sizeof *leaves);
+  for (size_t i = 0; i < len; i++) {
+    leaves[i] = leaf_of(paths[i]);
+  }
+  struct esp_edit *edit = esp_edit_new(layout);
+  edit_add_ok(edit, leaves, len);
+  struct esp_diff diff = finish_ok(edit, &layout);
+  esp_diff_done(&diff);
+  free(leaves);
+  return layout;
+}
+
+/* The last reference: nothing may be left. */
+static inline void tree_drop(struct esp_layout *layout) {
+  esp_layout_unref(layout);
+  assert_int_equal(atomic_load(&objects_live), 0);
+}
+
+/* ---- naive definitions ---- */
+
+/* Path order by its words: component after component, a missing one first. */
+static inline int naive_compare(const char *a, const char *b) {
+  if (*a == '\0' || *b == '\0') {
+    return (*a != '\0') - (*b != '\0');
+  }
+  size_t a_len = strcspn(a, ".");
+  size_t b_len = strcspn(b, ".");
+  size_t len = a_len < b_len ? a_len : b_len;
+  int order = memcmp(a, b, len);
+  if (order != 0 || a_len != b_len) {
+    return order != 0 ? order : a_len < b_len ? -1 : 1;
+  }
+  return naive_compare(a + a_len + (a[a_len] == '.'), b + b_len + (b[b_len] == '.'));
+}
+
+/* path is node or below it. */
+static inline bool naive_within(const char *path, const char *node) {
+  if (*node == '\0') {
+    return true;
+  }
+  size_t a = strcspn(path, ".");
+  size_t b = strcspn(node, ".");
+  return a == b && memcmp(path, node, a) == 0 &&
+         (node[b] == '\0' || (path[a] == '.' && naive_within(path + a + 1, node + b + 1)));
+}
+
+/* The name that the longest assignment enclosing the path gives. */
+static inline const char *naive_group(const struct esp_layout *layout, const char *path) {
+  const struct esp_assignment *nearest = NULL;
+  for (size_t i = 0; i < layout->assignments_len; i++) {
+    const struct esp_assignment *assignment = &layout->assignments[i];
+    if (naive_within(path, assignment->node) && (!nearest || assignment->node_len > nearest->node_len)) {
+      nearest = assignment;
+    }
+  }
+  assert_non_null(nearest);
+  return nearest->group;
+}
+
+static inline void expect_place(const struct esp_layout *layout, size_t index) {
+  const struct esp_place *place = &layout->params[index];
+  const struct esp_leaf *primary = &layout->leaves[place->primary];
+  assert_int_equal(primary->param, index);
+  assert_true(index == 0 || layout->params[index - 1].primary < place->primary);
+  assert_in_range(place->id, 1, layout->param_id_next - 1);
+  assert_non_null(place->storage);
+  assert_string_equal(place->group_assigned, naive_group(layout, primary->path));
+  bool defined = false;
+  for (size_t i = 0; i < layout->groups_len; i++) {
+    defined = defined || strcmp(layout->groups[i].name, place->group_assigned) == 0;
+  }
+  assert_string_equal(layout->groups[place->group].name, defined ? place->group_assigned : "default");
+}
+
+/* Everything that the header says of a layout. */
+static inline void expect_sound(const struct esp_layout *layout) {
+  uint32_t *bound = calloc(layout->params_len + 1, sizeof *bound);
+  uint64_t trained = 0, frozen = 0, elements = 0, leaf_bytes = 0, found = 0, n, bytes;
+  for (size_t i = 0; i < layout->leaves_len; i++) {
+    const struct esp_leaf *leaf = &layout->leaves[i];
+    const struct esp_place *place = esp_layout_place(layout, leaf);
+    assert_int_equal(strlen(leaf->path), leaf->path_len);
+    assert_true(i == 0 || naive_compare(layout->leaves[i - 1].path, leaf->path) < 0);
+    assert_true(i == 0 || !naive_within(leaf->path, layout->leaves[i - 1].path));
+    assert_ptr_equal(esp_layout_leaf_by_id(layout, leaf->id), leaf);
+    assert_ptr_equal(esp_layout_leaf_by_path(layout, leaf->path, leaf->path_len), leaf);
+    assert_in_range(leaf->id, 1, layout->leaf_id_next - 1);
+    bound[leaf->param]++;
+    trained += leaf->kind == ESP_KIND_TRAINED;
+    frozen += place->frozen;
+    assert_int_equal(esp_shape_bytes(&place->shape, place->dtype, &n, &bytes, NULL), ESP_OK);
+    leaf_bytes += bytes;
+  }
+  for (size_t i = 0; i < layout->params_len; i++) {
+    expect_place(layout, i);
+    assert_int_equal(layout->params[i].leaves_len, bound[i]);
+    assert_int_equal(esp_shape_bytes(&layout->params[i].shape, layout->params[i].dtype, &n, &bytes, NULL), ESP_OK);
+    elements += n;
+  }
+  for (size_t id = 0; id < layout->by_id_len; id++) {
+    found += layout->by_id[id] != 0;
+  }
+  for (size_t i = 1; i < layout->assignments_len; i++) {
+    assert_true(naive_compare(layout->assignments[i - 1].node, layout->assignments[i].node) < 0);
+  }
+  assert_string_equal(layout->assignments[0].node, "");
+  assert_int_equal(found, layout->leaves_len);
+  assert_int_equal(layout->trained_len, trained);
+  assert_int_equal(layout->frozen_len, frozen);
+  assert_int_equal(layout->elements, elements);
+  assert_int_equal(layout->leaf_bytes, leaf_bytes);
+  free(bound);
+}
+
+#endif
