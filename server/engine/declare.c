@@ -253,6 +253,19 @@ static enum esp_code value_check(const struct esp_declare *declare, size_t index
   return ESP_OK;
 }
 
+/* Memory is asked for only within the bound: the system would promise more than it has. */
+static enum esp_code room_check(const struct esp_declare *declare, const struct esp_declare_leaf *leaf, uint64_t bytes,
+                                struct esp_status *st) {
+  const struct esp_world *world = &declare->engine->world;
+  uint64_t used = world->bytes_params + world->bytes_state, most = declare->engine->options.max_tree;
+  if (used <= most && bytes <= most - used)
+    return ESP_OK;
+  return esp_fail(st, ESP_RESOURCE_EXHAUSTED,
+                  "leaf %s: its %" PRIu64 " bytes, with the %" PRIu64
+                  " of parameters and optimizer state that there are, exceed --max-tree %" PRIu64,
+                  leaf->path, bytes, used, most);
+}
+
 static enum esp_code declare_params(struct esp_declare *declare, struct esp_edit *edit, struct esp_status *st) {
   for (size_t i = 0; i < declare->leaves_len; i++) {
     const struct esp_declare_leaf *leaf = &declare->leaves[i];
@@ -264,6 +277,9 @@ static enum esp_code declare_params(struct esp_declare *declare, struct esp_edit
       return code;
     if (!declare->added[i])
       continue;
+    code = room_check(declare, leaf, bytes, st);
+    if (code != ESP_OK)
+      return code;
     struct esp_param *param = esp_param_new(&declare->engine->world, leaf->dtype, elements);
     if (param == NULL)
       return esp_fail(st, ESP_RESOURCE_EXHAUSTED, "leaf %s: no memory for its %" PRIu64 " bytes", leaf->path, bytes);
@@ -281,8 +297,14 @@ static enum esp_code declare_states(struct esp_declare *declare, struct esp_stat
     const struct esp_leaf *leaf = esp_layout_leaf_by_id(declare->layout, declare->ids[i]);
     const struct esp_place *place = esp_layout_place(declare->layout, leaf);
     const struct esp_group *group = &declare->layout->groups[place->group];
-    if (leaf->kind == ESP_KIND_TRAINED &&
-        !esp_param_add_states(esp_place_param(place), esp_optim_states_len(esp_place_optim(declare->layout, place))))
+    size_t states_len =
+        leaf->kind == ESP_KIND_TRAINED ? esp_optim_states_len(esp_place_optim(declare->layout, place)) : 0;
+    for (size_t j = 0; j < states_len; j++) { /* each is as large as the parameter; the product might overflow */
+      enum esp_code code = room_check(declare, &declare->leaves[i], (j + 1) * esp_place_param(place)->bytes, st);
+      if (code != ESP_OK)
+        return code;
+    }
+    if (!esp_param_add_states(esp_place_param(place), states_len))
       return esp_fail(st, ESP_RESOURCE_EXHAUSTED, "leaf %s: no memory for the optimizer state of group %s", leaf->path,
                       group->name);
     if (strcmp(place->group_assigned, group->name) != 0) {
