@@ -60,7 +60,7 @@ void esp_optim_step_init(const struct esp_optim *optim, uint64_t step, struct es
 /* One step on n elements of a parameter (any contiguous range of it: the bits do not depend on the cut).
  * x and x_out: the value before and after, which may be the same memory or disjoint. states: the range in each state
  * tensor, updated in place. grads: grads_len >= 1 ranges, summed in order; then, where grad_scale is not 1, multiplied
- * by it. All of dtype f32 or f64, any alignment of an element, not overlapping but for x and x_out. */
+ * by it. All of dtype f32 or f64, of any alignment, not overlapping but for x and x_out. The machine must have isa. */
 void esp_optim_apply(const struct esp_optim *optim, const struct esp_step *step, enum esp_isa isa, enum esp_dtype dtype,
                      size_t n, const void *const *grads, size_t grads_len, double grad_scale, const void *x,
                      void *x_out, void *const *states);
@@ -78,10 +78,11 @@ struct esp_init {
   uint64_t seed; /* of uniform and normal */
 };
 
-/* INVALID_ARGUMENT for numbers that are not finite, high < low, stddev < 0. */
+/* INVALID_ARGUMENT for numbers that are not finite (high - low among them), high < low, stddev < 0. */
 enum esp_code esp_init_check(const struct esp_init *init, struct esp_status *st) ESP_WARN_UNUSED;
 /* Elements first .. first+n of the tensor into out. Each element depends on seed and its index alone (counter-based),
- * so ranges may be filled by several threads. Not for ESP_INIT_VALUE. */
+ * so ranges may be filled by several threads. What would exceed the range of dtype (f32 or f64) becomes its largest
+ * value; out is aligned to an element. Not for ESP_INIT_VALUE. */
 void esp_init_fill(const struct esp_init *init, enum esp_dtype dtype, uint64_t first, size_t n, void *out);
 
 #endif
