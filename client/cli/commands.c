@@ -161,13 +161,9 @@ enum esp_cli_exit esp_cli_fail(struct esp_cli *cli, const struct esp_status *st)
   enum esp_cli_exit exit_code = esp_cli_exit_of(st->code);
   fflush(cli->out);
   fprintf(cli->err, "espctl: %s\n", st->message[0] != '\0' ? st->message : esp_code_name(st->code));
-  if (exit_code == ESP_CLI_NO_ANSWER) {
-    if (cli->command->changes)
-      fprintf(cli->err, "espctl: it may have been done or not: look with espctl tree, or run it again\n");
-    else
-      fprintf(cli->err, "espctl: is a server running at %s? --server ADDR or ESPALIER_SERVER names another\n",
-              cli->server);
-  }
+  if (exit_code == ESP_CLI_NO_ANSWER && cli->command->changes)
+    fprintf(cli->err, "espctl: nothing confirms the change: once the server answers look with espctl tree, or run it "
+                      "again\n");
   if (st->code == ESP_ABORTED && cli->if_epoch != 0)
     fprintf(cli->err, "espctl: look at what it would change now with --dry-run, which prints the epoch to use\n");
   return exit_code;

@@ -6,6 +6,7 @@
 #include <inttypes.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
@@ -18,6 +19,12 @@ static struct esp_shape shape_of(const uint64_t *dims, unsigned rank) {
   for (unsigned i = 0; i < rank && i < ESP_RANK_MAX; i++)
     shape.dims[i] = dims[i];
   return shape;
+}
+
+/* A file is replaced by a new one of its name, which would make a file of a device or a pipe. */
+static bool is_special(const char *file) {
+  struct stat info;
+  return stat(file, &info) == 0 && !S_ISREG(info.st_mode);
 }
 
 /* ---- get ---- */
@@ -56,6 +63,8 @@ enum esp_cli_exit esp_cli_run_get(struct esp_cli *cli) {
     return esp_cli_usage(cli, "standard output can't have both the tensor (-) and --json; name a file");
   if (to_out && isatty(fileno(cli->out)))
     return esp_cli_usage(cli, "a tensor is not for a terminal; name a file, or send the output elsewhere");
+  if (!to_out && is_special(file))
+    return esp_cli_usage(cli, "%s is no ordinary file; name one, or - for standard output", file);
   if (esp_get(cli->client, cli->args[0], &tensor, &st) != ESP_OK)
     return esp_cli_fail(cli, &st);
   const struct esp_npy array = {.dtype = (enum esp_dtype)tensor.dtype,
@@ -149,6 +158,9 @@ static enum esp_code look_again(struct esp_cli *cli, const struct esp_descriptio
 static enum esp_code export_leaves(struct esp_cli *cli, const struct esp_description *description, uint64_t *ret_commit,
                                    struct esp_status *st) {
   struct esp_safetensors_writer writer;
+  if (description->leaves_len == 0) /* after a restart, say: the last good file is worth more than an empty one */
+    return esp_fail(st, ESP_NOT_FOUND,
+                    "there is nothing to export: no worker has declared any leaf; %s was not written", cli->args[0]);
   enum esp_code code = begin(cli, description, &writer, st);
   if (code != ESP_OK)
     return code;
@@ -193,6 +205,8 @@ enum esp_cli_exit esp_cli_run_export(struct esp_cli *cli) {
   uint64_t commit = 0;
   if (strcmp(cli->args[0], "-") == 0)
     return esp_cli_usage(cli, "export writes a file, not standard output; name one");
+  if (is_special(cli->args[0]))
+    return esp_cli_usage(cli, "%s is no ordinary file; name one", cli->args[0]);
   catch_signals();
   const char *selection = cli->args_len > 1 ? cli->args[1] : NULL;
   enum esp_code code = esp_describe(cli->client, selection, false, &description, &st);
