@@ -55,6 +55,7 @@ static enum esp_code engine_start(const struct esp_options *options, struct esp_
           .threads = (unsigned)options->threads,
           .isa = options->isa,
           .max_staged = options->max_staged,
+          .max_tree = options->max_tree,
           .stall_timeout_ms = options->stall_timeout_ms,
           .lease_ms = options->lease_ms,
           .session_retention_ms = options->session_retention_ms,

@@ -38,6 +38,7 @@ struct esp_engine_options {
   unsigned threads;                /* of the pool that runs kernels; 1 to 256 */
   enum esp_isa isa;                /* must be supported */
   uint64_t max_staged;             /* --max-staged */
+  uint64_t max_tree;               /* --max-tree: bytes of parameters and optimizer state */
   uint64_t stall_timeout_ms;       /* --stall-timeout */
   uint64_t lease_ms;               /* --lease */
   uint64_t session_retention_ms;   /* --session-retention */

@@ -32,6 +32,7 @@ struct esp_options {
   uint64_t isa_choice;            /* place in the table's words; isa is what it comes to on this machine */
   enum esp_isa isa;               /* supported */
   uint64_t max_staged;            /* bytes */
+  uint64_t max_tree;              /* bytes */
   uint64_t stall_timeout_ms;
   uint64_t drain_timeout_ms;
   uint64_t lease_ms;

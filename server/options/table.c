@@ -27,6 +27,11 @@ static uint64_t max_staged_default(void) {
   return quarter > KIB ? quarter : KIB;
 }
 
+static uint64_t max_tree_default(void) {
+  uint64_t most = esp_machine_memory() / 4 * 3;
+  return most > KIB ? most : KIB;
+}
+
 const struct esp_option esp_option_table[] = {
     {.name = "config",
      .type = ESP_OPTION_TEXT,
@@ -79,6 +84,14 @@ const struct esp_option esp_option_table[] = {
      .help =
          "Memory for pushes that are on their way and values that are staged. A larger push is refused, others wait "
          "for their turn."},
+    {.name = "max-tree",
+     .type = ESP_OPTION_SIZE,
+     .field = FIELD(max_tree),
+     .min = KIB,
+     .max = KIB << 34,
+     .compute = max_tree_default,
+     .computed = "three quarters of the machine's or cgroup's memory",
+     .help = "Memory for parameters and optimizer state. A declaration that would exceed it is refused."},
     {.name = "stall-timeout",
      .type = ESP_OPTION_DURATION,
      .field = FIELD(stall_timeout_ms),

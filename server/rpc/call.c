@@ -99,9 +99,10 @@ void esp_event_post(struct esp_event *event) {
     return;
   }
   /* A batch of nothing comes back at once, at the call's own queue. Unlike others it may be begun by any thread. */
+  grpc_call *grpc = call->grpc;
   call->wake.complete = complete_wake;
-  esp_tag_arm(&call->wake);
-  ESP_CHECK(grpc_call_start_batch(call->grpc, NULL, 0, &call->wake, NULL) == GRPC_CALL_OK);
+  esp_tag_arm(&call->wake); /* the last look at the call from here */
+  ESP_CHECK(grpc_call_start_batch(grpc, NULL, 0, &call->wake, NULL) == GRPC_CALL_OK);
 }
 
 void esp_event_cancel(struct esp_event *event) {
