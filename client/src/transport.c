@@ -7,7 +7,7 @@
  *   esp_call_new: START, INITIAL, STATUS, RECV posted
  *   esp_call_send: waits for START or the SEND before, posts SEND
  *   esp_call_recv: waits for RECV; the next function that needs one posts it again
- *   esp_call_free: cancels, waits until nothing is posted and nothing lent
+ *   esp_call_free: cancels, waits until nothing is posted, lets go of the call, waits until nothing is lent
  *
  * How it fails: the server's status comes with STATUS. A connection that was cut ends every call on it with UNAVAILABLE
  * and is not usable again. Where a peer has stopped reading, gRPC neither ends a write nor closes a channel before that
@@ -274,21 +274,26 @@ enum esp_code esp_call_new(struct esp_conn *conn, const char *method, struct esp
   return ESP_OK;
 }
 
-static bool is_at_rest(struct esp_call *call) {
-  return atomic_load_explicit(&call->posted, memory_order_acquire) == 0 &&
-         atomic_load_explicit(&call->loans, memory_order_acquire) == 0;
-}
-
-/* Waits until nothing is posted and nothing lent, or the deadline. Driving the queue also drives the connection's
- * writes. */
-static bool come_to_rest(struct esp_call *call, uint64_t deadline_ms) {
-  while (!is_at_rest(call)) {
+/* Waits until nothing is posted and (with `loans`) nothing lent, or the deadline. Driving the queue also drives the
+ * connection's writes. */
+static bool come_to_rest(struct esp_call *call, bool loans, uint64_t deadline_ms) {
+  while (atomic_load_explicit(&call->posted, memory_order_acquire) != 0 ||
+         (loans && atomic_load_explicit(&call->loans, memory_order_acquire) != 0)) {
     uint64_t now_ms = esp_now_ms();
     if (now_ms >= deadline_ms)
       return false;
     step(call, now_ms + 1);
   }
   return true;
+}
+
+/* The same, where it must come true: with the connection broken nothing keeps operations or memory. */
+static void force_rest(struct esp_call *call, bool loans, uint64_t deadline_ms) {
+  if (come_to_rest(call, loans, deadline_ms))
+    return;
+  esp_conn_break(call->conn);
+  bool rested = come_to_rest(call, loans, UINT64_MAX);
+  ESP_CHECK(rested);
 }
 
 static void queue_free(grpc_completion_queue *queue) {
@@ -306,14 +311,12 @@ void esp_call_free(struct esp_call *call) {
   if (call->message_out != NULL)
     grpc_byte_buffer_destroy(call->message_out);
   call->message_out = NULL;
-  if (!come_to_rest(call, esp_now_ms() + RETURN_MS_MAX)) {
-    esp_conn_break(call->conn);
-    bool rested = come_to_rest(call, UINT64_MAX);
-    ESP_CHECK(rested);
-  }
+  uint64_t deadline_ms = esp_now_ms() + RETURN_MS_MAX;
+  force_rest(call, false, deadline_ms);
   if (call->message_in != NULL)
     grpc_byte_buffer_destroy(call->message_in);
-  grpc_call_unref(call->call);
+  grpc_call_unref(call->call); /* the call itself holds what flow control kept back */
+  force_rest(call, true, deadline_ms);
   queue_free(call->queue);
   grpc_metadata_array_destroy(&call->initial);
   grpc_metadata_array_destroy(&call->trailing);
