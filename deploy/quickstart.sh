@@ -10,7 +10,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 build=
-steps=${QUICKSTART_STEPS:-3000}
+steps=${QUICKSTART_STEPS:-6000}
 case $#:${1:-} in
 0:) ;;
 2:--build-dir) build=$2 ;;
@@ -32,7 +32,7 @@ cleanup() {
   trap '' INT TERM HUP
   local pid
   for pid in $(jobs -pr); do
-    kill -TERM "$pid" 2>/dev/null || true
+    kill -TERM -- "-$pid" 2>/dev/null || kill -TERM "$pid" 2>/dev/null || true
   done
   for pid in $(jobs -pr); do
     timeout 5 tail --pid="$pid" -f /dev/null || kill -KILL "$pid" 2>/dev/null || true
@@ -44,9 +44,12 @@ trap cleanup EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 
-# In the background and waited for, so that a signal is acted on at once.
+# In the background and waited for, so that a signal is acted on at once; in a process group of its own, so that it
+# reaches what the command starts in turn.
 run() {
+  set -m
   "$@" &
+  set +m
   wait $!
 }
 
@@ -73,16 +76,23 @@ espctl() { "$build/client/espctl" "$@"; }
 # The first value of a key in espctl's --json, a number or hexadecimal digits.
 value() { sed -nE "/\"$1\":/{s/.*\"$1\": *\"?([0-9a-f]+).*/\1/p;:rest;n;brest}"; }
 commits() { espctl status --json | value commit; }
-digest() { espctl digest "$1" --json | value digest; }
+# As "DIGEST at commit NUMBER".
+digest() {
+  local json
+  json=$(espctl digest "$1" --json) || return
+  echo "$(value digest <<<"$json") at commit $(value commit <<<"$json")"
+}
 
-# Waits, half a minute at most, until a command succeeds, while the server and both workers run.
-until_true() {
-  local deadline=$((SECONDS + 30)) pid
+# Asks until a state is reached, for a minute at most, while the server and both workers run. The pause between two
+# questions ends early with the server, whose ready line came on descriptor 3.
+wait_for() {
+  local deadline=$((SECONDS + 60)) pid
   until "${@:2}"; do
     for pid in "$server" "${workers[@]}"; do
-      kill -0 "$pid" 2>/dev/null || fail "a program ended while waiting for $1"
+      kill -0 "$pid" 2>/dev/null || fail "a program ended before this was seen: $1"
     done
-    [ "$SECONDS" -lt "$deadline" ] || fail "no $1 within 30 seconds"
+    [ "$SECONDS" -lt "$deadline" ] || fail "this was not seen within a minute: $1"
+    read -r -t 0.1 <&3 || true
   done
 }
 commits_reach() {
@@ -93,14 +103,16 @@ commits_reach() {
 digest_differs() {
   local now
   now=$(digest "$1") || fail "espctl digest failed"
-  [ "$now" != "$2" ]
+  [ "${now%% *}" != "${2%% *}" ]
 }
 
-say "a server on a free port: adamw for all, sgd with momentum for the head"
-groups=(--group 'default=adamw(lr=0.001, weight_decay=0.01)' --group 'output=sgd(lr=0.02, momentum=0.9)'
-  --assign head=output)
+default_rule='adamw(lr=0.0003, weight_decay=0.02)'
+head_rule='sgd(lr=0.003, momentum=0.9)'
+
+say "a server on a free port: adamw for all but the head, which has sgd with momentum"
 mkfifo "$work/ready"
-"$espalierd" --listen 127.0.0.1:0 "${groups[@]}" >"$work/ready" &
+"$espalierd" --listen 127.0.0.1:0 --group "default=$default_rule" --group "output=$head_rule" --assign head=output \
+  >"$work/ready" &
 server=$!
 exec 3<"$work/ready"
 read -r -t 30 ready <&3 || fail "the server did not start"
@@ -112,29 +124,27 @@ say "two workers, $steps steps each"
 workers=()
 start=$(date +%s%N)
 for n in 1 2; do
-  "$digits" --role train --worker "worker-$n" --seed "$n" --steps "$steps" --data "$table" &
+  "$digits" --role train --worker "worker-$n" --seed "$n" --steps "$steps" --report 500 --data "$table" &
   workers+=($!)
 done
-until_true "quarter of the steps" commits_reach $((steps / 2))
+wait_for "an eighth of the steps" commits_reach $((steps / 4))
 espctl tree
 
 say "espctl freeze encoder: the first layer stands still, the rest learns"
 espctl freeze encoder
 encoder=$(digest encoder)
 head=$(digest head)
-frozen_at=$(commits)
-until_true "200 commits more" commits_reach $((frozen_at + 200))
+wait_for "1000 commits more" commits_reach $((${head##* } + 1000))
 encoder_later=$(digest encoder)
 head_later=$(digest head)
-printf 'digest of     at commit %-5s                    200 commits later\n' "$frozen_at"
-printf 'encoder       %s  %s\n' "$encoder" "$encoder_later"
-printf 'head          %s  %s\n' "$head" "$head_later"
-[ "$encoder" = "$encoder_later" ] || fail "the frozen layer changed"
-[ "$head" != "$head_later" ] || fail "the head, which is not frozen, did not change"
+printf 'espctl digest encoder  %s\n' "$encoder" "$encoder_later"
+printf 'espctl digest head     %s\n' "$head" "$head_later"
+[ "${encoder%% *}" = "${encoder_later%% *}" ] || fail "the frozen layer changed"
+[ "${head%% *}" != "${head_later%% *}" ] || fail "the head, which is not frozen, did not change"
 
 say "espctl thaw encoder: it learns again"
 espctl thaw encoder
-until_true "change of the thawed layer" digest_differs encoder "$encoder_later"
+wait_for "a change of the thawed layer" digest_differs encoder "$encoder_later"
 for pid in "${workers[@]}"; do
   wait "$pid" || fail "a worker failed"
 done
@@ -153,9 +163,11 @@ wait "$server" || fail "the server did not end with exit code 0"
 
 say "to try next"
 cat <<EOF
-$espalierd ${groups[*]@Q} &
-$digits --role train --steps 20000 --data $table &
-$build/client/espctl status
+$espalierd --group 'default=$default_rule' --group 'output=$head_rule' --assign head=output &
+$digits --role train --steps 100000 --data $table &
+$build/client/espctl tree
 $build/client/espctl freeze 'hidden.*' --dry-run
+$build/client/espctl digest
 $build/client/espctl help
+kill %2 %1
 EOF
