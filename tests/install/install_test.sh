@@ -28,8 +28,11 @@ version=$("$prefix/bin/espalierd" --version | cut -d ' ' -f 2)
 library=$(find "$prefix" -name libespalier.so)
 readelf -d "$library" | grep -q 'SONAME.*\[libespalier\.so\.[0-9]' || fail "libespalier.so has no SONAME"
 lib=$(dirname "$library")
-exported=$(nm -D --defined-only "$library" | awk '$3 !~ /^esp_/ { print $3 }')
-[ -z "$exported" ] || fail "libespalier.so exports what is not the public header's: $exported"
+# What is exported is what the installed headers declare.
+nm -D --defined-only "$library" | awk '$2 == "T" { sub(/@.*/, "", $3); print $3 }' | sort >"$work/exported"
+sed 's:/\*.*\*/::' "$prefix"/include/espalier/*.h | grep -oE '^[a-z].*\besp_[a-z_]+\(' |
+  grep -oE 'esp_[a-z_]+\($' | tr -d '(' | sort -u >"$work/declared"
+diff "$work/declared" "$work/exported" || fail "the headers declare (<) and the library exports (>) different functions"
 
 mkfifo "$work/ready"
 "$prefix/bin/espalierd" --listen "unix:$work/socket" >"$work/ready" &

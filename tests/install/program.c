@@ -1,6 +1,7 @@
 /* A program of somebody else, which knows nothing but what is installed. Prints the library's version once the server
  * in $ESPALIER_SERVER has answered. */
 #include <espalier/espalier.h>
+
 #include <stdio.h>
 
 int main(void) {
