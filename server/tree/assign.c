@@ -64,9 +64,7 @@ void esp_groups_resolve(struct esp_layout *layout) {
   }
 }
 
-/* The assignment of exactly this node, or NULL. */
-static const struct esp_assignment *assignment_find(const struct esp_layout *layout, const char *node,
-                                                    size_t node_len) {
+const struct esp_assignment *esp_layout_assignment(const struct esp_layout *layout, const char *node, size_t node_len) {
   size_t low = 0;
   size_t high = layout->assignments_len;
   while (low < high) {
@@ -106,7 +104,7 @@ static enum esp_code edit_assign(struct esp_edit *edit, const char *node, size_t
   if (code != ESP_OK) {
     return code;
   }
-  const struct esp_assignment *there = assignment_find(esp_edit_now(edit), node, node_len);
+  const struct esp_assignment *there = esp_layout_assignment(esp_edit_now(edit), node, node_len);
   if (edit->pending_len == 0 && there && strcmp(there->group, group) == 0) {
     return ESP_OK;
   }

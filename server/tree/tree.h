@@ -31,8 +31,8 @@ enum esp_view { ESP_VIEW_IDENTITY = 0, ESP_VIEW_TRANSPOSE = 1 }; /* the wire's v
 /* ---- paths ---- */
 
 /* INVALID_ARGUMENT, saying which component and why: empty, too long or deep, bad UTF-8, a control character (U+0000 to
- * U+001F, U+007F to U+009F), a blank, or one of
- * the characters that selectors use: * ? { } [ ] ( ) & | ! : < > = @ , " . len without the NUL. */
+ * U+001F, U+007F to U+009F), a blank, or one of the characters that selectors use: * ? { } [ ] ( ) & | ! : < > = @ , "
+ * len without the NUL. */
 enum esp_code esp_path_check(const char *path, size_t len, struct esp_status *st) ESP_WARN_UNUSED;
 /* The rule for names of groups and for tags: that of a component, but dots are allowed (`torch.nn.LayerNorm`). what is
  * "group" or "tag", for the message. */
@@ -137,6 +137,8 @@ void esp_layout_range(const struct esp_layout *layout, const char *node, size_t 
                       size_t *ret_len);
 const struct esp_place *esp_layout_place(const struct esp_layout *layout, const struct esp_leaf *leaf);
 const struct esp_group *esp_layout_group_of(const struct esp_layout *layout, const struct esp_leaf *leaf);
+/* The assignment of exactly this node, by binary search; NULL: none. */
+const struct esp_assignment *esp_layout_assignment(const struct esp_layout *layout, const char *node, size_t node_len);
 /* Up to three paths (leaves or inner nodes) nearest to text, as `"a.b", "a.c"`, into buffer, as many as fit; returns
  * buffer. Nearest by a small edit distance, of the whole path or of its last components; where nothing is so near, what
  * lies right below the deepest node of text that exists; "" in an empty tree. Of a large tree 20,000 leaves, evenly
@@ -230,7 +232,9 @@ enum esp_code esp_edit_freeze(struct esp_edit *edit, const struct esp_selection 
 enum esp_code esp_edit_touch_value(struct esp_edit *edit, const struct esp_selection *sel,
                                    struct esp_status *st) ESP_WARN_UNUSED;
 
-/* The layout as the edit has it so far: to select from. Borrowed, and only until the edit's next change. */
+/* The layout as the edit has it so far: to select from. Borrowed, and only until the edit's next change. The first look
+ * after leaves or assignments changed resolves groups, which takes a walk over all leaves: not for a loop that assigns.
+ */
 const struct esp_layout *esp_edit_view(const struct esp_edit *edit);
 
 /* Ends the edit and frees it. Where nothing changed *ret_layout is base itself, ref'd, and the diff empty; else a

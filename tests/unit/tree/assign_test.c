@@ -150,14 +150,12 @@ static void all_small_sets_of_assignments(void **state) {
     expect_sound(layout);
     for (unsigned node = 1; node < LEN_OF(nodes); node++) {
       const char *group = groups[set >> 2 * node & 3];
-      size_t found = 0;
-      for (size_t i = 0; i < layout->assignments_len; i++) {
-        if (strcmp(layout->assignments[i].node, nodes[node]) == 0) {
-          assert_string_equal(layout->assignments[i].group, group);
-          found++;
-        }
+      const struct esp_assignment *found = esp_layout_assignment(layout, nodes[node], strlen(nodes[node]));
+      assert_int_equal(found != NULL, group != NULL);
+      if (group) {
+        assert_string_equal(found->node, nodes[node]);
+        assert_string_equal(found->group, group);
       }
-      assert_int_equal(found, group != NULL);
     }
     tree_drop(layout);
   }
