@@ -8,7 +8,7 @@
 set -eu
 
 build="build-essential ca-certificates cmake git libcyaml-dev libgrpc-dev libjansson-dev libprotobuf-c-dev libuv1-dev
-  libxxhash-dev ninja-build pkg-config protobuf-c-compiler protobuf-compiler zlib1g-dev"
+  libxxhash-dev libyaml-dev ninja-build pkg-config protobuf-c-compiler protobuf-compiler zlib1g-dev"
 tests="clang-format libcmocka-dev protobuf-compiler-grpc python3 python3-grpcio python3-numpy python3-protobuf
   python3-venv"
 docker="debootstrap docker.io"
