@@ -163,25 +163,14 @@ static void declare_note(struct esp_declare *declare, const char *text) {
     declare->notes[declare->reply.notes_len++] = copy;
 }
 
-static bool node_is_assigned(const struct esp_layout *layout, const struct esp_declare_node *node) {
-  for (size_t i = 0; i < layout->assignments_len; i++) {
-    const struct esp_assignment *assignment = &layout->assignments[i];
-    if (assignment->node_len == node->path_len && memcmp(assignment->node, node->path, node->path_len) == 0)
-      return true;
-  }
-  return false;
-}
-
-/* Settings of a node count at its birth: where it has leaves or an assignment already, they are passed over. */
-static enum esp_code declare_nodes(struct esp_declare *declare, struct esp_edit *edit, struct esp_status *st) {
+/* Settings of a node count at its birth: where it had leaves or an assignment before, they are passed over. */
+static enum esp_code declare_nodes(struct esp_declare *declare, const struct esp_layout *base, struct esp_edit *edit,
+                                   struct esp_status *st) {
   for (size_t i = 0; i < declare->nodes_len; i++) {
     const struct esp_declare_node *node = &declare->nodes[i];
-    if (node->group[0] == '\0')
-      continue;
-    const struct esp_layout *view = esp_edit_view(edit);
     size_t first, len;
-    esp_layout_range(view, node->path, node->path_len, &first, &len);
-    if (len > 0 || node_is_assigned(view, node))
+    esp_layout_range(base, node->path, node->path_len, &first, &len);
+    if (node->group[0] == '\0' || len > 0 || esp_layout_assignment(base, node->path, node->path_len) != NULL)
       continue;
     enum esp_code code = esp_edit_assign(edit, node->path, node->path_len, node->group, st);
     if (code != ESP_OK)
@@ -216,26 +205,27 @@ static enum esp_code declare_leaves(struct esp_declare *declare, struct esp_edit
 }
 
 /* Leaves of this declaration below a frozen node are born frozen: the new ones have ids that base does not. */
-static enum esp_code declare_frozen(struct esp_declare *declare, struct esp_edit *edit, uint64_t id_first,
+static enum esp_code declare_frozen(struct esp_declare *declare, const struct esp_layout *base, struct esp_edit *edit,
                                     struct esp_status *st) {
-  enum esp_code code = ESP_OK;
+  const struct esp_layout *view = esp_edit_view(edit);
+  struct esp_selection sel = {.leaves = esp_malloc_array(view->leaves_len + 1, sizeof(uint32_t))};
+  uint8_t *chosen = esp_calloc(view->leaves_len + 1, 1);
+  enum esp_code code = sel.leaves == NULL || chosen == NULL ? no_memory(st) : ESP_OK;
   for (size_t i = 0; i < declare->nodes_len && code == ESP_OK; i++) {
     const struct esp_declare_node *node = &declare->nodes[i];
-    if (!node->frozen)
-      continue;
-    const struct esp_layout *view = esp_edit_view(edit);
-    size_t first, len;
-    esp_layout_range(view, node->path, node->path_len, &first, &len);
-    struct esp_selection sel = {.leaves = esp_malloc_array(len + 1, sizeof(uint32_t))};
-    if (sel.leaves == NULL)
-      return no_memory(st);
-    for (size_t j = first; j < first + len; j++) {
-      if (view->leaves[j].id >= id_first)
-        sel.leaves[sel.len++] = (uint32_t)j;
-    }
-    code = esp_edit_freeze(edit, &sel, true, st);
-    esp_selection_done(&sel);
+    size_t first = 0, len = 0;
+    if (node->frozen)
+      esp_layout_range(view, node->path, node->path_len, &first, &len);
+    memset(chosen + first, 1, len);
   }
+  for (size_t i = 0; i < view->leaves_len && code == ESP_OK; i++) {
+    if (chosen[i] && view->leaves[i].id >= base->leaf_id_next)
+      sel.leaves[sel.len++] = (uint32_t)i;
+  }
+  if (code == ESP_OK && sel.len > 0)
+    code = esp_edit_freeze(edit, &sel, true, st);
+  esp_free(chosen);
+  esp_selection_done(&sel);
   return code;
 }
 
@@ -342,13 +332,13 @@ static enum esp_code declare_build(struct esp_declare *declare, struct esp_layou
   struct esp_edit *edit = esp_edit_new(base);
   if (edit == NULL)
     return no_memory(st);
-  enum esp_code code = declare_nodes(declare, edit, st);
+  enum esp_code code = declare_nodes(declare, base, edit, st);
   if (code == ESP_OK)
     code = declare_leaves(declare, edit, st);
   if (code == ESP_OK)
     code = declare_params(declare, edit, st);
-  if (code == ESP_OK)
-    code = declare_frozen(declare, edit, base->leaf_id_next, st);
+  if (code == ESP_OK && declare->nodes_len > 0)
+    code = declare_frozen(declare, base, edit, st);
   if (code != ESP_OK) {
     esp_edit_free(edit);
     return code;
