@@ -198,7 +198,7 @@ static enum esp_code take_pull_head(struct pull *pull, const struct esp_pull_hea
   if (pull == NULL)
     return esp_fail(st, ESP_INTERNAL, "the server answered a pull that nobody asked for");
   if (pull->lineage != 0 && head->lineage != pull->lineage)
-    return esp_fail(st, ESP_ABORTED, "the server answered in lineage %" PRIu64 ", not in %" PRIu64, head->lineage,
+    return esp_fail(st, ESP_ABORTED, "the server answered in lineage %016" PRIx64 ", not in %016" PRIx64, head->lineage,
                     pull->lineage);
   if (!pull->has_head)
     pull->result = (struct esp_pull_result){.commit = head->commit, .epoch = head->epoch};

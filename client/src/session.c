@@ -170,8 +170,8 @@ enum esp_code esp_session_check(struct esp_client *client, const struct esp_sess
 static enum esp_code fail_lineage(struct esp_client *client, uint64_t lineage_old, uint64_t lineage_new,
                                   struct esp_status *st) {
   return esp_fail(st, ESP_ABORTED,
-                  "the server at %s started anew and lost commits: its lineage is %" PRIu64
-                  ", the leaves were declared in %" PRIu64 "; declare them again",
+                  "the server at %s started anew and lost commits: its lineage is %016" PRIx64
+                  ", the leaves were declared in %016" PRIx64 "; declare them again",
                   client->address.text, lineage_new, lineage_old);
 }
 

@@ -392,7 +392,7 @@ static void test_leaves_of_an_old_lineage(void **state) {
   struct esp_gradient grad = {1, &value, 4};
   struct esp_weight weight = {1, &value, 4};
   assert_int_equal(esp_push(client, &grad, 1, NULL, &st), ESP_ABORTED);
-  assert_non_null(strstr(st.message, "its lineage is 2, the leaves were declared in 1"));
+  assert_non_null(strstr(st.message, "its lineage is 0000000000000002, the leaves were declared in 0000000000000001"));
   assert_int_equal(esp_pull(client, &weight, 1, NULL, &st), ESP_ABORTED);
   weight.bytes = 8;
   assert_int_equal(esp_pull(client, &weight, 1, NULL, &st), ESP_INVALID_ARGUMENT);
