@@ -27,14 +27,14 @@
 #define PING_INTERVAL_MIN_MS 1000  /* clients may ping so often, with calls or without */
 #define KEEPALIVE_MS 60000         /* after which a silent connection is asked for a sign of life, */
 #define KEEPALIVE_TIMEOUT_MS 30000 /* and how long that may take: a host that vanished does not leave calls behind */
-#define WATCH_MS 1000              /* how often stalled writes are looked for, and memory for slots */
+#define WATCH_MS 250               /* how often stalled writes, idle connections and memory for slots are looked for */
 
 struct queue {
   struct esp_rpc_server *server;
   grpc_completion_queue *grpc;
   pthread_t thread;
   bool has_thread;
-  uint64_t watched_ms;    /* when stalled writes were last looked for */
+  uint64_t watched_ms;    /* when the last look was */
   _Atomic unsigned slots; /* calls that are posted */
 };
 
@@ -53,6 +53,7 @@ struct esp_rpc_server {
   bool is_shutting_down;     /* esp_rpc_server_shutdown was called */
   bool is_grpc_done;         /* gRPC has ended */
   bool is_done_called;
+  bool was_idle;            /* at the last look the shutdown had begun and no call lived */
   void (*done)(void *data); /* of esp_rpc_server_shutdown */
   void *done_data;
 };
@@ -146,15 +147,29 @@ static void cancel_stalled(struct esp_rpc_server *server, uint64_t now) {
   pthread_mutex_unlock(&server->mutex);
 }
 
-/* The first queue's thread looks for stalled writes every second. */
+/* Once the last call has ended, connections are closed without waiting for their clients to agree: a client that is
+ * idle may not look at its socket for seconds. The second look finds what the first has found, so that the last replies
+ * have left. */
+static void close_idle(struct esp_rpc_server *server) {
+  pthread_mutex_lock(&server->mutex);
+  bool is_idle = server->is_shutting_down && !server->is_grpc_done && server->live_len == 0;
+  bool is_due = is_idle && server->was_idle;
+  server->was_idle = is_idle;
+  pthread_mutex_unlock(&server->mutex);
+  if (is_due)
+    esp_rpc_server_cancel(server);
+}
+
+/* What the first queue's thread does every now and then. */
 static void watch(struct queue *queue) {
   struct esp_rpc_server *server = queue->server;
   const struct esp_env *env = esp_env_system();
   uint64_t now = env->now_ms(env->data);
-  if (queue != server->queues || server->stall_timeout_ms == 0 || now < queue->watched_ms + WATCH_MS)
+  if (queue != server->queues || now < queue->watched_ms + WATCH_MS)
     return;
   queue->watched_ms = now;
-  if (now > server->stall_timeout_ms)
+  close_idle(server);
+  if (server->stall_timeout_ms > 0 && now > server->stall_timeout_ms)
     cancel_stalled(server, now);
 }
 
