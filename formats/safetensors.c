@@ -48,7 +48,7 @@ static enum esp_code header_append_text(struct header *header, const char *text,
 static enum esp_code header_append_json(struct header *header, json_t *value, struct esp_status *st) {
   bool failed = value == NULL || json_dump_callback(value, header_append, header, JSON_COMPACT | JSON_ENCODE_ANY) != 0;
   json_decref(value);
-  return failed || header->failed ? no_memory(st) : ESP_OK;
+  return failed ? no_memory(st) : ESP_OK;
 }
 
 /* A string of somebody else's: the header must be UTF-8. */

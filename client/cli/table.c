@@ -7,7 +7,6 @@
 /* What the first pass found out. */
 struct widths {
   size_t of[ESP_CLI_COLUMNS_MAX]; /* 0: the column is empty and left out */
-  size_t last;                    /* the last column that is printed */
 };
 
 static void widen(size_t *width, const char *cell) {
@@ -24,10 +23,7 @@ static struct widths measure(const struct esp_cli_table *table, struct esp_cli_r
       widen(&widths.of[c], row->cells[c]);
   }
   for (size_t c = 0; c < table->columns_len; c++) {
-    if (widths.of[c] == 0)
-      continue;
-    widths.last = c;
-    if (table->columns[c].title != NULL)
+    if (widths.of[c] > 0 && table->columns[c].title != NULL)
       widen(&widths.of[c], table->columns[c].title);
   }
   return widths;
@@ -36,7 +32,7 @@ static struct widths measure(const struct esp_cli_table *table, struct esp_cli_r
 static void print_line(const struct esp_cli_table *table, const struct widths *widths, const char *const *cells,
                        FILE *out) {
   size_t owed = 0; /* spaces before the next thing that is not one */
-  for (size_t c = 0; c <= widths->last; c++) {
+  for (size_t c = 0; c < table->columns_len; c++) {
     if (widths->of[c] == 0)
       continue;
     size_t pad = widths->of[c] - esp_cli_text_width(cells[c]);
