@@ -189,8 +189,10 @@ static void handle_refused(struct esp_event *event) {
 }
 
 static void begin(struct declare_state *state, const Espalier__V1__DeclareHeader *header) {
-  struct esp_push_header wanted = {
-      .session = header->session, .total_bytes = header->total_bytes, .wait_ms = header->wait_ms};
+  struct esp_push_header wanted = {.session = header->session,
+                                   .total_bytes = header->total_bytes,
+                                   .leaf_count = header->leaf_count,
+                                   .wait_ms = header->wait_ms};
   struct esp_status st;
   enum esp_code code = esp_tree_check(header->tree, &st);
   if (code == ESP_OK) {
