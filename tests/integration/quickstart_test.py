@@ -7,12 +7,11 @@ any of them fails it), and interrupted at any stage by either signal it leaves n
 import os
 import signal
 import subprocess
-import sys
 import tempfile
-import unittest
 
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-SCRIPT = os.path.join(ROOT, "deploy", "quickstart.sh")
+import harness
+
+SCRIPT = os.path.join(harness.ROOT, "deploy", "quickstart.sh")
 
 
 def processes_of_session(session):
@@ -31,15 +30,15 @@ def processes_of_session(session):
     return found
 
 
-class Quickstart(unittest.TestCase):
+class Quickstart(harness.TestCase):
     def setUp(self):
         self.temporary = tempfile.TemporaryDirectory()
         self.addCleanup(self.temporary.cleanup)
 
     def start(self, steps):
-        environment = dict(os.environ, TMPDIR=self.temporary.name, QUICKSTART_STEPS=str(steps))
+        environment = dict(harness.environment(), TMPDIR=self.temporary.name, QUICKSTART_STEPS=str(steps))
         process = subprocess.Popen(
-            [SCRIPT, "--build-dir", BUILD_DIR],
+            [SCRIPT, "--build-dir", harness.BUILD_DIR],
             env=environment,
             start_new_session=True,  # by which its processes are found afterwards
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
@@ -56,7 +55,7 @@ class Quickstart(unittest.TestCase):
         self.assertEqual(os.listdir(self.temporary.name), [])
 
     def test_passes(self):
-        process = self.start(4000)
+        process = self.start(3000)
         output = process.communicate()[0]
         print(output, end="")
         self.assertEqual(process.returncode, 0)
@@ -84,5 +83,4 @@ class Quickstart(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    BUILD_DIR = os.path.abspath(sys.argv.pop(1))
-    unittest.main()
+    harness.main()
