@@ -143,7 +143,8 @@ static void cancel_stalled(struct esp_rpc_server *server, uint64_t now) {
   pthread_mutex_lock(&server->mutex);
   for (struct esp_call *call = server->live; call != NULL; call = call->live_next)
     if (esp_call_is_stalled(call, now - server->stall_timeout_ms))
-      (void)grpc_call_cancel(call->grpc, NULL);
+      (void)grpc_call_cancel_with_status(call->grpc, GRPC_STATUS_DEADLINE_EXCEEDED,
+                                         "nothing of a reply was taken for so long (--stall-timeout)", NULL);
   pthread_mutex_unlock(&server->mutex);
 }
 
