@@ -53,23 +53,32 @@ struct esp_apply {
   char *notes[1];
 };
 
-static void apply_unref(struct esp_apply *apply) {
-  if (apply == NULL || atomic_fetch_sub(&apply->refs, 1) != 1)
-    return;
-  esp_diff_done(&apply->reply.diff);
-  esp_layout_unref(apply->layout);
-  esp_layout_unref(apply->base);
+/* Lets go of what only the transaction itself needs; its answer stays for retries. Idempotent. */
+static void apply_release(struct esp_apply *apply) {
   for (size_t i = 0; i < apply->operations_len; i++) {
     esp_free((char *)apply->operations[i].selection);
-    if (apply->stages != NULL && apply->stages[i] != NULL)
+    if (apply->stages[i] != NULL)
       esp_push_unref(apply->stages[i]);
-    if (apply->taken != NULL)
-      esp_push_free(apply->taken[i]);
+    esp_push_free(apply->taken[i]);
   }
+  apply->operations_len = 0;
+  esp_layout_unref(apply->layout);
+  esp_layout_unref(apply->base);
+  apply->layout = apply->base = NULL;
   esp_free(apply->operations);
   esp_free(apply->stages);
   esp_free(apply->taken);
   esp_free(apply->actions);
+  apply->operations = NULL;
+  apply->stages = apply->taken = NULL;
+  apply->actions = NULL;
+}
+
+static void apply_unref(struct esp_apply *apply) {
+  if (apply == NULL || atomic_fetch_sub(&apply->refs, 1) != 1)
+    return;
+  apply_release(apply);
+  esp_diff_done(&apply->reply.diff);
   esp_free(apply->notes[0]);
   pthread_mutex_destroy(&apply->lock);
   esp_free(apply);
@@ -80,6 +89,7 @@ static void apply_unref(struct esp_apply *apply) {
 /* Tells everybody who waits; later retries under the same key find it done. */
 static void apply_answer(struct esp_apply *apply, enum esp_code code, const struct esp_status *st) {
   struct esp_engine *engine = apply->engine;
+  apply_release(apply);
   pthread_mutex_lock(&apply->lock);
   apply->done = true;
   apply->code = code;
@@ -239,12 +249,7 @@ static enum esp_code operation_run(struct esp_apply *apply, struct esp_edit *edi
 
 static void apply_done(struct esp_batch *batch, void *data) {
   (void)batch;
-  struct esp_apply *apply = data;
-  for (size_t i = 0; i < apply->operations_len; i++) {
-    esp_push_free(apply->taken[i]);
-    apply->taken[i] = NULL;
-  }
-  apply_answer(apply, ESP_OK, NULL);
+  apply_answer(data, ESP_OK, NULL);
 }
 
 /* Edits a copy; on success apply->layout is the new layout (or base itself) and the diff is there. */

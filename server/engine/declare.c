@@ -148,6 +148,8 @@ enum esp_code esp_declare_feed(struct esp_declare *declare, const struct esp_pie
 
 static void declare_answer(struct esp_declare *declare, enum esp_code code, const struct esp_status *st) {
   struct esp_engine *engine = declare->engine;
+  esp_push_free(declare->push); /* before the answer, which says that nothing is staged any more */
+  declare->push = NULL;
   declare->callback(declare->data, code, st, code == ESP_OK ? &declare->reply : NULL);
   esp_declare_free(declare);
   atomic_fetch_sub(&engine->committing, 1);

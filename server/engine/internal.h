@@ -61,6 +61,8 @@ void esp_push_unref(struct esp_push *push);
 void esp_push_end(struct esp_push *push, enum esp_code code, const struct esp_status *st);
 /* Tells the owner and drops the staged bytes: the end of a committed push. */
 void esp_push_answer(struct esp_push *push, enum esp_code code, const struct esp_status *st);
+/* A whole push is to be committed from here on, and can't be ended any more; false where it has ended before. */
+bool esp_push_hand_over(struct esp_push *push) ESP_WARN_UNUSED;
 /* A whole stage or declaration leaves the arriving ones: no event comes any more. Fails where it was ended before. */
 enum esp_code esp_push_set_aside(struct esp_push *push, struct esp_status *st) ESP_WARN_UNUSED;
 /* Feeds a piece whose tensor the caller knows; NULL: the leaf of the tree that the piece names. */

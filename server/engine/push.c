@@ -392,16 +392,20 @@ static void push_replay(struct esp_push *push) {
   /* else esp_push_answer comes with the original's, and has the reference */
 }
 
-void esp_push_commit(struct esp_push *push) {
+bool esp_push_hand_over(struct esp_push *push) {
   ESP_CHECK(esp_push_is_whole(push) && !push->is_stage && !push->is_declare);
   list_remove(push);
   pthread_mutex_lock(&push->lock);
-  bool ended = push->state == ESP_PUSH_ENDED; /* then DONE has come, or comes */
+  bool ended = push->state == ESP_PUSH_ENDED;
   if (!ended)
     push->state = ESP_PUSH_COMMITTED;
   pthread_mutex_unlock(&push->lock);
-  if (ended)
-    return;
+  return !ended;
+}
+
+void esp_push_commit(struct esp_push *push) {
+  if (!esp_push_hand_over(push))
+    return; /* DONE has come, or comes */
   if (push->replay)
     push_replay(push);
   else

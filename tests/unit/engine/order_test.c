@@ -102,7 +102,7 @@ static void *pusher_run(void *data) {
   return NULL;
 }
 
-/* Replays the pushes below a commit number, in order, on a fresh engine; `frozen_at` freezes enc at that place. */
+/* Replays the pushes below a commit number, in order, on a fresh engine. */
 static struct esp_digest replay(const struct pusher *pushers, uint64_t below) {
   struct fixture fixture;
   struct outcome outcome;
@@ -124,6 +124,14 @@ static struct esp_digest replay(const struct pusher *pushers, uint64_t below) {
   return outcome.digest;
 }
 
+static uint64_t version_of(struct fixture *fixture, uint64_t id) {
+  struct esp_param_stat stat;
+  struct esp_layout *layout = esp_engine_layout(fixture->engine, NULL);
+  esp_place_stat(esp_layout_place(layout, esp_layout_leaf_by_id(layout, id)), &stat);
+  esp_layout_unref(layout);
+  return stat.version;
+}
+
 static void test_freeze_under_load(void **state) {
   (void)state;
   struct fixture fixture;
@@ -142,9 +150,11 @@ static void test_freeze_under_load(void **state) {
     esp_engine_info(fixture.engine, &info);
   while (info.pushes_applied < PUSHERS * PUSHES / 3);
   assert_int_equal(apply_one(&fixture, ESP_OPERATION_FREEZE, "enc", &frozen), ESP_OK);
+  uint64_t version_once = version_of(&fixture, ids[1]); /* read past the queue: nothing may be under way any more */
   assert_int_equal(digest(&fixture, "enc", &at_once), ESP_OK);
   for (unsigned p = 0; p < PUSHERS; p++)
     pthread_join(threads[p], NULL);
+  assert_int_equal(version_of(&fixture, ids[1]), version_once);
   assert_int_equal(digest(&fixture, "enc", &later), ESP_OK);
   assert_memory_equal(&at_once.digest, &later.digest, sizeof(later.digest));
   struct esp_digest replayed = replay(pushers, frozen.commit);
@@ -152,10 +162,125 @@ static void test_freeze_under_load(void **state) {
   fixture_close(&fixture);
 }
 
+/* A freeze returns only when what was committed before it has been applied: the step waits in the queue behind a digest
+ * that takes a while, and is there when the freeze returns. */
+static void test_freeze_waits_for_what_is_applied(void **state) {
+  (void)state;
+  struct fixture fixture;
+  struct outcome digested, pushed, frozen;
+  struct esp_push *push;
+  const size_t len = 4000000;
+  fixture_open_with(&fixture, 2, ESP_ISA_SSE2, "sgd(lr=1)", 64 << 20, ESP_NONFINITE_REJECT);
+  uint64_t a = declare_vector(&fixture, "a", len);
+  double *grad = calloc(len, sizeof(double));
+  const struct grad one = {a, grad, len * sizeof(double)};
+  assert_int_equal(push_arrive(&fixture, 0, 0, &one, 1, &pushed, &push), ESP_OK);
+  outcome_init(&digested);
+  esp_engine_digest(fixture.engine, "a", on_digest, &digested);
+  esp_push_commit(push);
+  assert_int_equal(apply_one(&fixture, ESP_OPERATION_FREEZE, "a", &frozen), ESP_OK);
+  assert_int_equal(version_of(&fixture, a), 2);
+  outcome_wait(&digested);
+  outcome_wait(&pushed);
+  assert_true(pushed.push.commit < frozen.commit);
+  esp_push_free(push);
+  free(grad);
+  fixture_close(&fixture);
+}
+
+/* ---- linearizability: what each push met, checked against the total order ---- */
+
+#define MANY 1000 /* leaves, so that a push takes a while to resolve */
+#define MANY_PUSHES 60
+#define CYCLES_MAX 100000
+
+struct record {
+  uint64_t commit, epoch, frozen;
+};
+
+struct many {
+  struct fixture *fixture;
+  struct grad grads[MANY];
+  struct record records[MANY_PUSHES];
+};
+
+static _Atomic unsigned many_running;
+
+static void *many_run(void *data) {
+  struct many *many = data;
+  for (unsigned i = 0; i < MANY_PUSHES; i++) {
+    struct outcome outcome;
+    assert_int_equal(push_many(many->fixture, 0, 0, many->grads, MANY, &outcome), ESP_OK);
+    many->records[i] = (struct record){outcome.push.commit, outcome.push.epoch, outcome.push.frozen};
+  }
+  many_running--;
+  return NULL;
+}
+
+static void declare_many(struct fixture *fixture, uint64_t ids[MANY]) {
+  static char paths[MANY][8];
+  for (unsigned first = 0; first < MANY; first += 50) {
+    struct esp_declare_leaf leaves[50];
+    struct outcome outcome;
+    for (unsigned i = 0; i < 50; i++) {
+      snprintf(paths[first + i], sizeof(paths[0]), "p%u", first + i);
+      leaves[i] = vector_f64(paths[first + i], 1);
+    }
+    assert_int_equal(declare(fixture, leaves, 50, &outcome), ESP_OK);
+    memcpy(&ids[first], outcome.ids, 50 * sizeof(uint64_t));
+  }
+}
+
+static void test_every_push_meets_the_layout_of_its_place(void **state) {
+  (void)state;
+  struct fixture fixture;
+  struct outcome outcome;
+  static const double one = 1;
+  uint64_t ids[MANY];
+  struct record *cycles = calloc(CYCLES_MAX, sizeof(*cycles));
+  struct many *manys = calloc(PUSHERS, sizeof(*manys));
+  pthread_t threads[PUSHERS];
+  fixture_open(&fixture);
+  declare_many(&fixture, ids);
+  many_running = PUSHERS;
+  for (unsigned p = 0; p < PUSHERS; p++) {
+    manys[p].fixture = &fixture;
+    for (unsigned i = 0; i < MANY; i++)
+      manys[p].grads[i] = (struct grad){ids[i], &one, 8};
+    assert_int_equal(pthread_create(&threads[p], NULL, many_run, &manys[p]), 0);
+  }
+  unsigned cycles_len = 0;
+  for (; many_running > 0 && cycles_len < CYCLES_MAX; cycles_len++) {
+    bool freeze = cycles_len % 2 == 0;
+    assert_int_equal(apply_one(&fixture, freeze ? ESP_OPERATION_FREEZE : ESP_OPERATION_THAW, "**", &outcome), ESP_OK);
+    cycles[cycles_len] = (struct record){outcome.commit, outcome.epoch, freeze ? MANY : 0};
+  }
+  for (unsigned p = 0; p < PUSHERS; p++)
+    pthread_join(threads[p], NULL);
+  double steps = 0;
+  for (unsigned p = 0; p < PUSHERS; p++) {
+    for (unsigned i = 0; i < MANY_PUSHES; i++) {
+      const struct record *record = &manys[p].records[i];
+      struct record met = {0, cycles[0].epoch - 1, 0};
+      for (unsigned c = 0; c < cycles_len && cycles[c].commit < record->commit; c++)
+        met = cycles[c];
+      assert_int_equal(record->epoch, met.epoch);
+      assert_int_equal(record->frozen, met.frozen);
+      steps += record->frozen == 0;
+    }
+  }
+  assert_true(first_of(&fixture, ids[0]) == -steps && first_of(&fixture, ids[MANY - 1]) == -steps);
+  free(manys);
+  free(cycles);
+  fixture_close(&fixture);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       ESP_TEST(test_any_threads_any_isa_any_cut),
       ESP_TEST(test_freeze_under_load),
+      ESP_TEST(test_freeze_waits_for_what_is_applied),
+      ESP_TEST(test_every_push_meets_the_layout_of_its_place),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
