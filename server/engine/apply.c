@@ -270,8 +270,8 @@ static enum esp_code apply_build(struct esp_apply *apply, struct esp_status *st)
 static enum esp_code apply_note(struct esp_apply *apply, struct esp_status *st) {
   if (apply->resets == 0)
     return ESP_OK;
-  char text[80];
-  snprintf(text, sizeof(text), "optimizer state and step count reset: %" PRIu64 " parameters", apply->resets);
+  char text[128];
+  snprintf(text, sizeof(text), "parameters whose optimizer state and step count were reset: %" PRIu64, apply->resets);
   apply->notes[0] = esp_strdup(text);
   if (apply->notes[0] == NULL)
     return no_memory(st);

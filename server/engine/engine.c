@@ -202,6 +202,12 @@ enum esp_code esp_leaf_unknown(const struct esp_layout *layout, const char *path
   if (code != ESP_OK)
     return code;
   snprintf(text, sizeof(text), "%.*s", (int)len, path);
+  size_t first, below;
+  esp_layout_range(layout, path, len, &first, &below);
+  if (below > 0)
+    return esp_fail(st, ESP_NOT_FOUND,
+                    "%.200s is a node with %zu leaves below it, not a leaf: name one of them, as %.200s", text, below,
+                    layout->leaves[first].path);
   esp_layout_suggest(layout, text, near, sizeof(near));
   return esp_fail(st, ESP_NOT_FOUND, "no leaf has the path %.200s%s%s", text,
                   near[0] == '\0' ? "" : "; nearest: ", near);

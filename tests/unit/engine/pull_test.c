@@ -67,6 +67,11 @@ static void test_what_is_pulled(void **state) {
        0},
       {{.leaf_ids = (const uint64_t[]){77}, .leaf_ids_len = 1, .selection = ""}, ESP_NOT_FOUND, "id 77", 0, 0},
       {{.paths = (const char *const[]){"n.aa"}, .paths_len = 1, .selection = ""}, ESP_NOT_FOUND, "\"n.a\"", 0, 0},
+      {{.paths = (const char *const[]){"n"}, .paths_len = 1, .selection = ""},
+       ESP_NOT_FOUND,
+       "n is a node with 2 leaves below it",
+       0,
+       0},
       {{.selection = "x"}, ESP_NOT_FOUND, "x", 0, 0},
   };
   for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
