@@ -42,7 +42,7 @@ def environment():
     return dict(
         os.environ,
         ASAN_OPTIONS="exitcode=66:detect_leaks=1",
-        TSAN_OPTIONS=f"exitcode=66:halt_on_error=1:suppressions={suppressions}",
+        TSAN_OPTIONS=f"exitcode=66:halt_on_error=1:ignore_noninstrumented_modules=1:suppressions={suppressions}",
         UBSAN_OPTIONS="print_stacktrace=1",
     )
 
