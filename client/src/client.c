@@ -151,28 +151,35 @@ static struct esp_conn *connected(struct esp_client *client) {
   return conn;
 }
 
-/* Two threads may dial at once; the later one's connection takes the earlier one's place, which lives on with its
- * calls. */
+/* Makes a connection that was just dialled the client's, where no other thread was faster; takes it over. */
+static struct esp_conn *adopt(struct esp_client *client, struct esp_conn *conn) {
+  pthread_mutex_lock(&client->mutex);
+  struct esp_conn *spare = client->conn;
+  if (spare != NULL && esp_conn_is_usable(spare))
+    spare = conn;
+  else
+    client->conn = conn;
+  struct esp_conn *adopted = esp_conn_ref(client->conn);
+  pthread_mutex_unlock(&client->mutex);
+  esp_conn_unref(spare);
+  return adopted;
+}
+
 enum esp_code esp_client_connect(struct esp_client *client, uint64_t deadline_ms, struct esp_conn **ret,
                                  struct esp_status *st) {
   struct esp_conn *conn = connected(client);
-  if (conn != NULL) {
-    *ret = conn;
-    return ESP_OK;
+  enum esp_code code = ESP_OK;
+  if (conn == NULL) {
+    int fd;
+    code = esp_dial(&client->address, deadline_ms, &fd, st);
+    if (code == ESP_OK)
+      code = esp_conn_new(fd, client->address.text, &conn, st);
+    if (code == ESP_OK)
+      conn = adopt(client, conn);
   }
-  int fd;
-  enum esp_code code = esp_dial(&client->address, deadline_ms, &fd, st);
   if (code == ESP_OK)
-    code = esp_conn_new(fd, client->address.text, &conn, st);
-  if (code != ESP_OK)
-    return code;
-  *ret = esp_conn_ref(conn);
-  pthread_mutex_lock(&client->mutex);
-  struct esp_conn *before = client->conn;
-  client->conn = conn;
-  pthread_mutex_unlock(&client->mutex);
-  esp_conn_unref(before);
-  return ESP_OK;
+    *ret = conn;
+  return code;
 }
 
 /* ---- calls with one request ---- */

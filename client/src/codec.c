@@ -51,8 +51,17 @@ enum esp_code esp_pb_pack(struct esp_buf *buf, const ProtobufCMessage *message, 
   return code;
 }
 
+/* protobuf-c does not say whether it lacked memory or sense. */
+struct memory {
+  struct esp_arena *arena;
+  bool exhausted; /* an allocation failed */
+};
+
 static void *arena_alloc(void *data, size_t size) {
-  return esp_arena_alloc(data, size);
+  struct memory *memory = data;
+  void *block = esp_arena_alloc(memory->arena, size);
+  memory->exhausted = memory->exhausted || block == NULL;
+  return block;
 }
 
 /* protobuf-c frees what it has allocated when it fails half-way; the arena frees all at once. */
@@ -70,13 +79,16 @@ enum esp_code esp_pb_unpack(struct esp_in in, uint32_t chunks_field, const Proto
     code = esp_fail(st, ESP_INTERNAL, "the server sent a malformed %s", descriptor->short_name);
   ProtobufCMessage *message = NULL;
   if (code == ESP_OK) {
-    ProtobufCAllocator allocator = {.alloc = arena_alloc, .free = arena_free, .allocator_data = arena};
+    struct memory memory = {.arena = arena};
+    ProtobufCAllocator allocator = {.alloc = arena_alloc, .free = arena_free, .allocator_data = &memory};
     message = protobuf_c_message_unpack(descriptor, &allocator, rest.len, rest.bytes);
-    if (message == NULL)
-      code = esp_fail(st, ESP_INTERNAL, "the server sent a malformed %s, or one too large for the memory that is left",
-                      descriptor->short_name);
+    if (message == NULL && memory.exhausted)
+      code =
+          esp_fail(st, ESP_RESOURCE_EXHAUSTED, "out of memory for a %s of %zu bytes", descriptor->short_name, rest.len);
+    else if (message == NULL)
+      code = esp_fail(st, ESP_INTERNAL, "the server sent a malformed %s", descriptor->short_name);
     else
-      *(ProtobufCMessage **)ret_message = message;
+      memcpy(ret_message, &message, sizeof message); /* to a pointer of the message's own type */
   }
   esp_rest_done(&rest);
   return code;
