@@ -62,8 +62,7 @@ struct esp_method {
   void (*half_close)(struct esp_call *call); /* the client has sent everything. NULL: one message was expected */
   void (*writable)(struct esp_call *call);   /* all that was written has been sent */
   void (*drain)(struct esp_call *call);      /* the server is shutting down: a call with nothing under way ends */
-  void (*closed)(
-      struct esp_call *call); /* the client is gone, or has its status. Comes once, and nothing of the above after it */
+  void (*closed)(struct esp_call *call);  /* the client is gone, or has its status; once, and nothing above after it */
   void (*release)(struct esp_call *call); /* the last: frees what state owns. No event is armed any more */
 };
 /* NULL: there is no such method. */
