@@ -28,6 +28,10 @@ static void test_runs_that_do_not_fit(void **state) {
     assert_int_equal(esp_id_runs_expand(&cases[i].run, 1, ids, cases[i].len, NULL), ESP_INTERNAL);
     assert_int_equal(ids[0], 9);
   }
+  /* Counts whose sum, modulo 2^64, is right. */
+  struct esp_id_run wrapped[] = {{1, UINT64_MAX - 1}, {9, 4}};
+  esp_leaf_id ids[2];
+  assert_int_equal(esp_id_runs_expand(wrapped, 2, ids, 2, NULL), ESP_INTERNAL);
   assert_int_equal(esp_id_runs_expand(NULL, 0, NULL, 0, NULL), ESP_OK);
 }
 

@@ -44,6 +44,16 @@ static void test_attempts_run_out(void **state) {
   }
 }
 
+static void test_waits_grow_from_the_base(void **state) {
+  (void)state;
+  struct esp_retry retry = {.backoff_ms = 10, .backoff_ms_max = 40, .deadline_ms = 1000};
+  for (uint64_t whole = 10; whole <= 40; whole *= 2) {
+    uint64_t wait_ms = 0;
+    assert_true(esp_retry_next(&retry, ESP_UNAVAILABLE, 0, whole / 2, &wait_ms));
+    assert_int_equal(wait_ms, whole);
+  }
+}
+
 static void test_never_past_the_deadline(void **state) {
   (void)state;
   for (uint64_t now_ms = 0; now_ms < 130; now_ms++) {
@@ -71,6 +81,7 @@ int main(void) {
                                      ESP_TEST(test_backoff_bounds),
                                      ESP_TEST(test_only_unavailable_is_retried),
                                      ESP_TEST(test_attempts_run_out),
+                                     ESP_TEST(test_waits_grow_from_the_base),
                                      ESP_TEST(test_never_past_the_deadline),
                                      ESP_TEST(test_wait_waits)};
   return cmocka_run_group_tests(tests, NULL, NULL);
