@@ -96,7 +96,13 @@ enum esp_code esp_decode_stream(struct esp_in in, struct esp_stream_reply *ret, 
 
 /* ---- declarations and stages ---- */
 
-enum esp_code esp_encode_declare(struct esp_buf *buf, uint64_t session, uint64_t total_bytes, uint64_t wait_ms,
+struct esp_declare_head {
+  uint64_t session;
+  uint64_t total_bytes; /* of the values that follow */
+  uint64_t leaf_count;  /* leaves that have one */
+  uint64_t wait_ms;
+};
+enum esp_code esp_encode_declare(struct esp_buf *buf, const struct esp_declare_head *head,
                                  struct esp_status *st) ESP_WARN_UNUSED;
 /* One leaf of a DeclareRequest: appended to others they are one message. The spec was checked. */
 enum esp_code esp_encode_leaf(struct esp_buf *buf, const struct esp_leaf_spec *spec,

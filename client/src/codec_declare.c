@@ -10,12 +10,12 @@
 #define CHUNK_DATA 15    /* the field of Chunk */
 #define TAG_BYTES(field) (((uint64_t)(field) << 3) | 2)
 
-enum esp_code esp_encode_declare(struct esp_buf *buf, uint64_t session, uint64_t total_bytes, uint64_t wait_ms,
-                                 struct esp_status *st) {
+enum esp_code esp_encode_declare(struct esp_buf *buf, const struct esp_declare_head *head, struct esp_status *st) {
   Espalier__V1__DeclareHeader header = ESPALIER__V1__DECLARE_HEADER__INIT;
-  header.session = session;
-  header.total_bytes = total_bytes;
-  header.wait_ms = wait_ms;
+  header.session = head->session;
+  header.total_bytes = head->total_bytes;
+  header.leaf_count = head->leaf_count;
+  header.wait_ms = head->wait_ms;
   Espalier__V1__DeclareRequest message = ESPALIER__V1__DECLARE_REQUEST__INIT;
   message.header = &header;
   return esp_pb_pack(buf, &message.base, st);

@@ -23,6 +23,7 @@ struct declare {
   size_t len;                        /* of specs */
   uint64_t *bytes;                   /* of each leaf's tensor; owned */
   uint64_t total_bytes;              /* of the values that travel */
+  uint64_t values;                   /* leaves that have one */
   struct esp_session session;        /* of this attempt */
   struct esp_retry retry;            /* of all attempts */
   struct esp_declare_reply reply;    /* owned; once there */
@@ -74,8 +75,10 @@ static enum esp_code check_specs(struct declare *declare, struct esp_status *st)
     enum esp_code code = check_spec(&declare->specs[i], i, &declare->bytes[i], st);
     if (code != ESP_OK)
       return code;
-    if (declare->specs[i].init == ESP_VALUE &&
-        __builtin_add_overflow(declare->total_bytes, declare->bytes[i], &declare->total_bytes))
+    if (declare->specs[i].init != ESP_VALUE)
+      continue;
+    declare->values++;
+    if (__builtin_add_overflow(declare->total_bytes, declare->bytes[i], &declare->total_bytes))
       return esp_fail(st, ESP_INVALID_ARGUMENT, "the values have more than 2^64 bytes");
   }
   return ESP_OK;
@@ -92,8 +95,11 @@ static enum esp_code send_buf(struct declare *declare, struct esp_call *call, st
 
 static enum esp_code send_specs(struct declare *declare, struct esp_call *call, struct esp_status *st) {
   struct esp_buf buf = {0};
-  enum esp_code code = esp_encode_declare(&buf, declare->session.session, declare->total_bytes,
-                                          esp_left_ms(declare->retry.deadline_ms), st);
+  struct esp_declare_head head = {.session = declare->session.session,
+                                  .total_bytes = declare->total_bytes,
+                                  .leaf_count = declare->values,
+                                  .wait_ms = esp_left_ms(declare->retry.deadline_ms)};
+  enum esp_code code = esp_encode_declare(&buf, &head, st);
   for (size_t i = 0; i < declare->len && code == ESP_OK; i++) {
     code = esp_encode_leaf(&buf, &declare->specs[i], st);
     if (code == ESP_OK && buf.len >= SPECS_BYTES_USUAL)

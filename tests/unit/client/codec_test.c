@@ -43,14 +43,16 @@ static void test_leaf_is_one_of_a_declaration(void **state) {
       {.path = "a.w", .shape = {3, 4}, .rank = 2, .dtype = ESP_F64, .init = ESP_NORMAL, .a = 1, .b = 2, .seed = 5},
       {.path = "a.c", .dtype = ESP_F32, .kind = ESP_BUFFER, .init = ESP_CONSTANT, .tag = "T", .group = "g"},
       {.path = "a.v", .shape = {300}, .rank = 1, .dtype = ESP_F32, .init = ESP_VALUE, .frozen = true}};
+  struct esp_declare_head head = {.session = 9, .total_bytes = 1200, .leaf_count = 1, .wait_ms = 50};
   struct esp_buf buf = {0};
-  assert_int_equal(esp_encode_declare(&buf, 9, 1200, 50, NULL), ESP_OK);
+  assert_int_equal(esp_encode_declare(&buf, &head, NULL), ESP_OK);
   for (size_t i = 0; i < 3; i++)
     assert_int_equal(esp_encode_leaf(&buf, &specs[i], NULL), ESP_OK);
   Espalier__V1__DeclareRequest *message = espalier__v1__declare_request__unpack(NULL, buf.len, buf.data);
   assert_non_null(message);
   assert_int_equal(message->header->session, 9);
   assert_int_equal(message->header->total_bytes, 1200);
+  assert_int_equal(message->header->leaf_count, 1);
   assert_int_equal(message->n_leaves, 3);
   Espalier__V1__LeafSpec **leaves = message->leaves;
   assert_string_equal(leaves[0]->path, "a.w");
