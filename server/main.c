@@ -95,6 +95,7 @@ static enum esp_code serve(const struct esp_options *options, struct esp_status 
       .listen_len = options->listen.len,
       .threads = (unsigned)options->rpc_threads,
       .max_streams = (unsigned)options->max_streams,
+      .stall_timeout_ms = options->stall_timeout_ms,
   };
   enum esp_code code = ESP_OK;
   if ((code = listen_check(options, st)) || (code = engine_start(options, &engine, st)) ||
