@@ -1,16 +1,17 @@
 #!/bin/bash
 # Espalier in one command: installs what is missing, builds, and trains a network on handwritten digits: one server, two
-# workers, and an operator who freezes the first layer in the middle of it. Prints `accuracy 0.xxx` on rows that no worker trained on.
+# workers, and an operator who freezes the first layer in the middle of it. Prints `accuracy 0.xxx` on rows that no
+# worker trained on.
 #
 #   deploy/quickstart.sh [--build-dir DIR]     --build-dir: take the programs built in DIR, install and build nothing
 #
-# QUICKSTART_STEPS sets how many steps each worker takes. Exit code 0: everything below was checked and held, and no
-# process is left. Otherwise a line on stderr says what did not.
+# QUICKSTART_STEPS sets how many steps the workers take together at least. Exit code 0: everything below was checked and
+# held, and no process is left. Otherwise a line on stderr says what did not.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 build=
-steps=${QUICKSTART_STEPS:-6000}
+steps=${QUICKSTART_STEPS:-12000}
 case $#:${1:-} in
 0:) ;;
 2:--build-dir) build=$2 ;;
@@ -26,12 +27,13 @@ fail() {
   exit 1
 }
 
-# Whatever happens, nothing is left: every child is asked to end, and killed where it does not within five seconds.
+# Whatever happens, nothing is left: every child gets the signal that ends it in order, another that ends it at once,
+# and is killed where it is still there after five seconds.
 work=$(mktemp -d)
 cleanup() {
   trap '' INT TERM HUP
   local pid
-  for pid in $(jobs -pr); do
+  for pid in $(jobs -pr) $(jobs -pr); do
     kill -TERM -- "-$pid" 2>/dev/null || kill -TERM "$pid" 2>/dev/null || true
   done
   for pid in $(jobs -pr); do
@@ -83,15 +85,15 @@ digest() {
   echo "$(value digest <<<"$json") at commit $(value commit <<<"$json")"
 }
 
-# Asks until a state is reached, for a minute at most, while the server and both workers run. The pause between two
+# Asks until a state is reached, for five minutes at most, while the server and both workers run. The pause between two
 # questions ends early with the server, whose ready line came on descriptor 3.
 wait_for() {
-  local deadline=$((SECONDS + 60)) pid
+  local deadline=$((SECONDS + 300)) pid
   until "${@:2}"; do
     for pid in "$server" "${workers[@]}"; do
       kill -0 "$pid" 2>/dev/null || fail "a program ended before this was seen: $1"
     done
-    [ "$SECONDS" -lt "$deadline" ] || fail "this was not seen within a minute: $1"
+    [ "$SECONDS" -lt "$deadline" ] || fail "this was not seen within five minutes: $1"
     read -r -t 0.1 <&3 || true
   done
 }
@@ -106,8 +108,8 @@ digest_differs() {
   [ "${now%% *}" != "${2%% *}" ]
 }
 
-default_rule='adamw(lr=0.0003, weight_decay=0.02)'
-head_rule='sgd(lr=0.003, momentum=0.9)'
+default_rule='adamw(lr=0.0005, weight_decay=0.02)'
+head_rule='sgd(lr=0.005, momentum=0.9)'
 
 say "a server on a free port: adamw for all but the head, which has sgd with momentum"
 mkfifo "$work/ready"
@@ -120,14 +122,14 @@ echo "$ready"
 ESPALIER_SERVER=${ready##* ready on }
 export ESPALIER_SERVER
 
-say "two workers, $steps steps each"
+say "two workers"
 workers=()
 start=$(date +%s%N)
 for n in 1 2; do
-  "$digits" --role train --worker "worker-$n" --seed "$n" --steps "$steps" --report 500 --data "$table" &
+  "$digits" --role train --worker "worker-$n" --seed "$n" --steps 0 --report 500 --data "$table" &
   workers+=($!)
 done
-wait_for "an eighth of the steps" commits_reach $((steps / 4))
+wait_for "an eighth of the steps" commits_reach $((steps / 8))
 espctl tree
 
 say "espctl freeze encoder: the first layer stands still, the rest learns"
@@ -145,17 +147,20 @@ printf 'espctl digest head     %s\n' "$head" "$head_later"
 say "espctl thaw encoder: it learns again"
 espctl thaw encoder
 wait_for "a change of the thawed layer" digest_differs encoder "$encoder_later"
+wait_for "all $steps steps" commits_reach "$steps"
+kill -TERM "${workers[@]}"
 for pid in "${workers[@]}"; do
   wait "$pid" || fail "a worker failed"
 done
 milliseconds=$((($(date +%s%N) - start) / 1000000))
+trained=$(espctl status --json | value applied)
 
 say "the result, on the rows that no worker trained on"
 run "$digits" --role evaluate --data "$table" >"$work/accuracy" || fail "the evaluation failed"
 cat "$work/accuracy"
 awk '$1 == "accuracy" && $2 >= 0.95 { good = 1 } END { exit !good }' "$work/accuracy" ||
   fail "the accuracy is below 0.95"
-echo "$((steps * 2 * 1000 / milliseconds)) steps per second, both workers together"
+echo "$((trained * 1000 / milliseconds)) steps per second, both workers together"
 espctl export "$build/digits.safetensors"
 
 kill -TERM "$server"
@@ -164,7 +169,7 @@ wait "$server" || fail "the server did not end with exit code 0"
 say "to try next"
 cat <<EOF
 $espalierd --group 'default=$default_rule' --group 'output=$head_rule' --assign head=output &
-$digits --role train --steps 100000 --data $table &
+$digits --role train --steps 0 --data $table &
 $build/client/espctl tree
 $build/client/espctl freeze 'hidden.*' --dry-run
 $build/client/espctl digest

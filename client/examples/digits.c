@@ -1,9 +1,11 @@
 /* espalier-digits: trains a small network on handwritten digits through an Espalier server.
  *
- *   --role train      a worker: declares the network's leaves (the first worker's declaration makes them, the others
+ * --role train is a worker. It declares the network's leaves (the first worker's declaration makes them, the others
  * join), then draws batches, computes gradients and pushes them, and gets the new weights in the same round trip. What
- * an operator freezes meanwhile it stops computing, and takes up again after the thaw.
- *   --role evaluate   pulls the weights, once, and prints the accuracy on the rows that no worker trains on.
+ * an operator freezes meanwhile it stops computing, and takes up again after the thaw. SIGTERM or SIGINT ends it after
+ * the step under way, in order; a second one at once.
+ *
+ * --role evaluate pulls the weights, once, and prints the accuracy on the rows that no worker trains on.
  *
  * Any error ends the program with one line on stderr and exit code 1 (2 for a bad command line). Retries are the
  * library's. */
@@ -12,6 +14,7 @@
 #include <getopt.h>
 #include <inttypes.h>
 #include <math.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,7 +31,7 @@ struct options {
   const char *server; /* NULL: the library's default */
   const char *data;   /* the table */
   const char *worker; /* NULL: the library's default */
-  uint64_t steps;     /* batches to train on */
+  uint64_t steps;     /* batches to train on; 0: until a signal */
   uint64_t batch;     /* rows in each, MLP_BATCH_MAX at most */
   uint64_t seed;      /* of the batches, one of its own for each worker */
   uint64_t report;    /* steps between two lines of progress */
@@ -57,6 +60,21 @@ struct progress {
 static struct digits_data data;
 static struct mlp_pass pass;
 static struct network network;
+
+/* Set by SIGTERM and SIGINT: training ends after the step under way. */
+static volatile sig_atomic_t stopping;
+
+static void on_signal(int number) {
+  (void)number;
+  stopping = 1;
+}
+
+/* Once: a second signal ends the process as if it were not handled. */
+static void handle_signals(void) {
+  struct sigaction action = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND | SA_RESTART};
+  sigaction(SIGTERM, &action, NULL);
+  sigaction(SIGINT, &action, NULL);
+}
 
 static double now_seconds(void) {
   struct timespec now;
@@ -140,20 +158,21 @@ static enum esp_code train(esp_client *client, const struct options *options, st
   uint64_t random = options->seed;
   struct progress progress = {.start = now_seconds()};
   progress.since = progress.start;
-  for (uint64_t step = 1; code == ESP_OK && step <= options->steps; step++) {
+  uint64_t step = 0;
+  while (code == ESP_OK && !stopping && (options->steps == 0 || step < options->steps)) {
     size_t len = compute_gradients(client, options, &random);
     code = esp_push_pull(client, network.pushes, len, network.pulls, MLP_LEAVES, NULL, NULL, st);
+    step++;
     progress.steps++;
     progress.rows += options->batch;
     progress.correct += pass.correct;
     progress.loss += pass.loss;
-    if (code == ESP_OK && (step % options->report == 0 || step == options->steps))
+    if (code == ESP_OK && step % options->report == 0)
       print_progress(worker, step, MLP_LEAVES - len, &progress);
   }
   double seconds = now_seconds() - progress.start;
   if (code == ESP_OK)
-    printf("%s  done: %" PRIu64 " steps in %.1f s, %.0f steps/s\n", worker, options->steps, seconds,
-           (double)options->steps / seconds);
+    printf("%s  done: %" PRIu64 " steps in %.1f s, %.0f steps/s\n", worker, step, seconds, (double)step / seconds);
   return code;
 }
 
@@ -197,7 +216,8 @@ static void print_help(FILE *stream) {
           "  --server ADDRESS  127.0.0.1:7433 or unix:PATH; default $ESPALIER_SERVER, else 127.0.0.1:7433\n"
           "  --data FILE       the table; default %s\n"
           "  --worker NAME     the worker's name\n"
-          "  --steps N         batches to train on; default 2000\n"
+          "  --steps N         batches to train on; 0: until SIGTERM or SIGINT, which end training at any time; "
+          "default 2000\n"
           "  --batch N         rows in each, 1 to %d; default 32\n"
           "  --seed N          of the batches; default 1\n"
           "  --report N        steps between two lines of progress; default 500\n"
@@ -247,7 +267,7 @@ static void parse_options(int argc, char **argv, struct options *ret) {
       ret->worker = optarg;
       break;
     case 'n':
-      ret->steps = parse_number("steps", optarg, 1, UINT32_MAX);
+      ret->steps = parse_number("steps", optarg, 0, UINT32_MAX);
       break;
     case 'b':
       ret->batch = parse_number("batch", optarg, 1, MLP_BATCH_MAX);
@@ -278,6 +298,7 @@ static void parse_options(int argc, char **argv, struct options *ret) {
 int main(int argc, char **argv) {
   struct options options = {.data = ESPALIER_DIGITS_DATA, .steps = 2000, .batch = 32, .seed = 1, .report = 500};
   parse_options(argc, argv, &options);
+  handle_signals();
   setvbuf(stdout, NULL, _IOLBF, 0); /* progress shows as it is made, also through a pipe */
   struct esp_client_options client_options = ESP_CLIENT_OPTIONS_INIT;
   client_options.target = options.server;

@@ -64,7 +64,7 @@ class Quickstart(harness.TestCase):
         self.assert_nothing_left(process)
 
     def interrupt_at(self, text, number):
-        process = self.start(1000000)
+        process = self.start(10**9)
         seen = ""
         while text not in seen:
             line = process.stdout.readline()

@@ -18,8 +18,8 @@ with open(os.path.join(harness.ROOT, "README.md"), encoding="utf-8") as readme:
 CLIENT = os.path.join(harness.BUILD_DIR, "client")
 LINES_PROMISED = 30
 GROUPS = (
-    "--group=default=adamw(lr=0.0003, weight_decay=0.02)",
-    "--group=output=sgd(lr=0.003, momentum=0.9)",
+    "--group=default=adamw(lr=0.0005, weight_decay=0.02)",
+    "--group=output=sgd(lr=0.005, momentum=0.9)",
     "--assign=head=output",
 )
 
