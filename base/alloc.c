@@ -1,7 +1,7 @@
 /* Counted heap memory that can be made to fail.
  *
  * Every block is preceded by a header of 16 bytes that says where the C library's block begins. An ordinary block
- * begins right before its header; an aligned one is cut out of a larger calloc, whose large blocks are fresh pages of
+ * begins right before its header; an aligned one is cut out of a larger block; of calloc, large ones are fresh pages of
  * the kernel that nobody touched. So esp_free needs not know which it was given, and small blocks cost 16 bytes.
  *
  * Failure is NULL: no memory, a size that overflows, or the countdown of a test. */
@@ -106,17 +106,25 @@ void esp_free(void *memory) {
   free(block);
 }
 
-void *esp_calloc_aligned(size_t size) {
+static void *alloc_aligned(size_t size, bool zeroed) {
   const size_t slack = ESP_CACHE_LINE + sizeof(struct header);
   if (must_fail() || size > SIZE_MAX - slack)
     return NULL;
-  char *block = calloc(1, size + slack);
+  char *block = zeroed ? calloc(1, size + slack) : malloc(size + slack);
   if (block == NULL)
     return NULL;
   atomic_fetch_add_explicit(&live, 1, memory_order_relaxed);
   uintptr_t start = (uintptr_t)block + sizeof(struct header);
   uintptr_t aligned = (start + ESP_CACHE_LINE - 1) & ~(uintptr_t)(ESP_CACHE_LINE - 1);
   return wrap(block, aligned - (uintptr_t)block);
+}
+
+void *esp_calloc_aligned(size_t size) {
+  return alloc_aligned(size, true);
+}
+
+void *esp_malloc_aligned(size_t size) {
+  return alloc_aligned(size, false);
 }
 
 bool esp_grow(void **array, size_t *capacity, size_t len_min, size_t size) {

@@ -20,6 +20,8 @@ void esp_free(void *memory);                     /* of any block from here; NULL
 /* A zeroed buffer for tensors, aligned to ESP_CACHE_LINE; release with esp_free. The pages of a large one are not
  * touched until they are used. size 0 gives a valid pointer. */
 void *esp_calloc_aligned(size_t size);
+/* The same, not zeroed. */
+void *esp_malloc_aligned(size_t size);
 
 /* Grows *array, of elements of `size` bytes, so that it holds at least `len_min`; false (and nothing changed) without
  * memory. */

@@ -19,7 +19,7 @@ void esp_push_ref(struct esp_push *push) {
 void esp_push_unref(struct esp_push *push) {
   if (atomic_fetch_sub(&push->refs, 1) != 1)
     return;
-  esp_upload_done(&push->upload);
+  esp_upload_done(&push->upload, esp_engine_now(push->engine));
   esp_layout_unref(push->layout);
   pthread_cond_destroy(&push->notified);
   pthread_mutex_destroy(&push->lock);
@@ -139,8 +139,8 @@ static void push_ready(struct esp_push *push) {
 static void push_granted(struct esp_push *push) {
   struct esp_engine *engine = push->engine;
   struct esp_status st;
-  enum esp_code code =
-      esp_upload_init(&push->upload, push->header.total_bytes, push->header.leaf_count, engine->options.isa, &st);
+  enum esp_code code = esp_upload_init(&push->upload, &engine->staging, push->header.total_bytes,
+                                       push->header.leaf_count, engine->options.isa, &st);
   if (code != ESP_OK) {
     esp_push_end(push, code, &st);
     return;
@@ -417,7 +417,7 @@ void esp_push_answer(struct esp_push *push, enum esp_code code, const struct esp
     push->reply.replayed = true;
   else
     atomic_fetch_add(code == ESP_OK ? &push->engine->pushes_applied : &push->engine->pushes_refused, 1);
-  esp_upload_done(&push->upload);
+  esp_upload_done(&push->upload, esp_engine_now(push->engine));
   (void)esp_staging_release(&push->engine->staging, &push->reservation);
   pthread_mutex_lock(&push->lock);
   push_notify(push, ESP_PUSH_DONE, code, st, code == ESP_OK ? &push->reply : NULL);

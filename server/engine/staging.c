@@ -7,12 +7,79 @@
 
 #include "base/check.h"
 
+/* ---- spare blocks ---- */
+
+#define BLOCK_BYTES_MIN ((size_t)1 << 20) /* smaller ones are the allocator's business, which keeps them */
+#define BLOCK_KEPT_MS 10000
+
+/* Frees spare blocks, the oldest first, until the rest have at most bytes_max and each is younger than since_ms. Under
+ * the lock, or alone. */
+static void spare_drop(struct esp_staging *staging, uint64_t bytes_max, uint64_t since_ms) {
+  struct esp_block **at = &staging->spare; /* the oldest is first */
+  while (*at != NULL && (staging->spare_bytes > bytes_max || (*at)->kept_ms < since_ms)) {
+    struct esp_block *block = *at;
+    *at = block->next;
+    staging->spare_bytes -= block->size;
+    esp_free(block);
+  }
+}
+
+/* Takes the smallest spare block that holds size bytes and is not much too large. Under the lock. */
+static struct esp_block *spare_take(struct esp_staging *staging, size_t size) {
+  struct esp_block **best = NULL;
+  for (struct esp_block **at = &staging->spare; *at != NULL; at = &(*at)->next) {
+    if ((*at)->size >= size && (*at)->size / 2 <= size && (best == NULL || (*at)->size < (*best)->size))
+      best = at;
+  }
+  if (best == NULL)
+    return NULL;
+  struct esp_block *block = *best;
+  *best = block->next;
+  staging->spare_bytes -= block->size;
+  return block;
+}
+
+struct esp_block *esp_staging_take(struct esp_staging *staging, size_t size) {
+  pthread_mutex_lock(&staging->lock);
+  struct esp_block *block = size < BLOCK_BYTES_MIN ? NULL : spare_take(staging, size);
+  if (block == NULL) /* what is granted has room; what is spare must not take it */
+    spare_drop(staging, staging->bytes_max - staging->bytes, 0);
+  pthread_mutex_unlock(&staging->lock);
+  if (block != NULL || size > SIZE_MAX - sizeof(*block) - ESP_CACHE_LINE)
+    return block;
+  block = esp_malloc_aligned(sizeof(*block) + size);
+  if (block != NULL)
+    block->size = size;
+  return block;
+}
+
+void esp_staging_give(struct esp_staging *staging, struct esp_block *block, uint64_t now_ms) {
+  if (block == NULL)
+    return;
+  pthread_mutex_lock(&staging->lock);
+  bool keep = block->size >= BLOCK_BYTES_MIN && !staging->closed;
+  if (keep) {
+    struct esp_block **end = &staging->spare;
+    while (*end != NULL)
+      end = &(*end)->next;
+    block->next = NULL;
+    block->kept_ms = now_ms;
+    *end = block;
+    staging->spare_bytes += block->size;
+    spare_drop(staging, staging->bytes_max - staging->bytes, 0);
+  }
+  pthread_mutex_unlock(&staging->lock);
+  if (!keep)
+    esp_free(block);
+}
+
 void esp_staging_init(struct esp_staging *staging, uint64_t bytes_max) {
   *staging = (struct esp_staging){.bytes_max = bytes_max};
   pthread_mutex_init(&staging->lock, NULL);
 }
 
 void esp_staging_done(struct esp_staging *staging) {
+  spare_drop(staging, 0, UINT64_MAX);
   ESP_CHECK(staging->first == NULL && staging->bytes == 0);
   pthread_mutex_destroy(&staging->lock);
 }
@@ -133,6 +200,7 @@ static struct esp_reservation *take_waiting(struct esp_staging *staging, bool al
 
 void esp_staging_tick(struct esp_staging *staging, uint64_t now_ms) {
   pthread_mutex_lock(&staging->lock);
+  spare_drop(staging, UINT64_MAX, now_ms > BLOCK_KEPT_MS ? now_ms - BLOCK_KEPT_MS : 0);
   struct esp_reservation *late = take_waiting(staging, false, now_ms);
   struct esp_reservation *granted = grant(staging);
   uint64_t bytes = staging->bytes;

@@ -5,6 +5,7 @@
 
 #include <pthread.h>
 
+#include "base/alloc.h"
 #include "engine/engine.h"
 
 struct esp_reservation {
@@ -17,6 +18,15 @@ struct esp_reservation {
   void (*answered)(struct esp_reservation *reservation, enum esp_code code, const struct esp_status *st);
 };
 
+/* Memory that a push has given back and the next one takes: fresh pages from the kernel cost as much as the copy into
+ * them. The header lies in the memory itself. */
+struct esp_block {
+  struct esp_block *next;
+  size_t size;      /* bytes after the header */
+  uint64_t kept_ms; /* since when it is spare */
+  _Alignas(ESP_CACHE_LINE) uint8_t data[];
+};
+
 struct esp_staging {
   pthread_mutex_t lock;
   uint64_t bytes_max;
@@ -24,6 +34,8 @@ struct esp_staging {
   struct esp_reservation *first; /* those that wait */
   struct esp_reservation *last;
   size_t waiting_len;
+  struct esp_block *spare; /* blocks for later pushes; with what is granted never more than bytes_max */
+  uint64_t spare_bytes;
   bool closed; /* draining */
 };
 
@@ -41,5 +53,11 @@ void esp_staging_tick(struct esp_staging *staging, uint64_t now_ms);
 /* Refuses those that wait, and later requests. */
 void esp_staging_close(struct esp_staging *staging);
 uint64_t esp_staging_bytes(struct esp_staging *staging);
+
+/* A block of at least size bytes, not zeroed, aligned to a cache line, for who holds a reservation of as much; NULL
+ * without memory. */
+struct esp_block *esp_staging_take(struct esp_staging *staging, size_t size);
+/* Takes it back. NULL is fine. */
+void esp_staging_give(struct esp_staging *staging, struct esp_block *block, uint64_t now_ms);
 
 #endif

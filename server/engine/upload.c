@@ -16,25 +16,22 @@ uint64_t esp_upload_cost(uint64_t total_bytes, uint64_t slots) {
   return total_bytes + slots * per_slot;
 }
 
-enum esp_code esp_upload_init(struct esp_upload *upload, uint64_t total_bytes, uint64_t slots, enum esp_isa isa,
-                              struct esp_status *st) {
-  *upload = (struct esp_upload){.total_bytes = total_bytes, .slots_declared = slots, .isa = isa};
+enum esp_code esp_upload_init(struct esp_upload *upload, struct esp_staging *staging, uint64_t total_bytes,
+                              uint64_t slots, enum esp_isa isa, struct esp_status *st) {
+  *upload = (struct esp_upload){.total_bytes = total_bytes, .slots_declared = slots, .staging = staging, .isa = isa};
   if (slots == 0)
     return ESP_OK;
   upload->slots = esp_malloc_array(slots, sizeof(*upload->slots));
-  /* Not zeroed: every byte is written before it is read. */
-  upload->buffer = esp_malloc(total_bytes + (slots + 1) * ESP_CACHE_LINE);
-  if (upload->slots == NULL || upload->buffer == NULL || !esp_map_reserve(&upload->map, slots)) {
-    esp_upload_done(upload);
-    return esp_fail(st, ESP_RESOURCE_EXHAUSTED, "no memory to stage %" PRIu64 " bytes", total_bytes);
-  }
-  upload->buffer_used = (size_t)(-(uintptr_t)upload->buffer & (ESP_CACHE_LINE - 1));
-  return ESP_OK;
+  upload->block = esp_staging_take(staging, total_bytes + slots * ESP_CACHE_LINE);
+  if (upload->slots != NULL && upload->block != NULL && esp_map_reserve(&upload->map, slots))
+    return ESP_OK;
+  esp_upload_done(upload, 0);
+  return esp_fail(st, ESP_RESOURCE_EXHAUSTED, "no memory to stage %" PRIu64 " bytes", total_bytes);
 }
 
-void esp_upload_done(struct esp_upload *upload) {
+void esp_upload_done(struct esp_upload *upload, uint64_t now_ms) {
   esp_free(upload->slots);
-  esp_free(upload->buffer);
+  esp_staging_give(upload->staging, upload->block, now_ms);
   esp_map_done(&upload->map);
   *upload = (struct esp_upload){0};
 }
@@ -81,11 +78,11 @@ static enum esp_code slot_begin(struct esp_upload *upload, const struct esp_uplo
   *slot = (struct esp_slot){.key = target->key,
                             .bytes = target->bytes,
                             .nonfinite = ESP_ALL_FINITE,
-                            .data = upload->buffer + upload->buffer_used,
+                            .data = upload->block->data + upload->block_used,
                             .dtype = target->dtype};
   esp_map_put(&upload->map, target->key, upload->slots_len++);
   upload->assigned += target->bytes;
-  upload->buffer_used += (target->bytes + ESP_CACHE_LINE - 1) / ESP_CACHE_LINE * ESP_CACHE_LINE;
+  upload->block_used += (target->bytes + ESP_CACHE_LINE - 1) / ESP_CACHE_LINE * ESP_CACHE_LINE;
   upload->recent = slot;
   return ESP_OK;
 }

@@ -5,6 +5,7 @@
 
 #include "engine/engine.h"
 #include "engine/map.h"
+#include "engine/staging.h"
 
 /* One tensor. */
 struct esp_slot {
@@ -13,7 +14,7 @@ struct esp_slot {
   uint64_t received;
   uint64_t checked;   /* bytes whose elements were looked at */
   uint64_t nonfinite; /* index of the first element that is NaN or infinite, or ESP_ALL_FINITE */
-  uint8_t *data;      /* in the upload's buffer, aligned to a cache line */
+  uint8_t *data;      /* in the upload's block, aligned to a cache line */
   enum esp_dtype dtype;
 };
 
@@ -23,9 +24,10 @@ struct esp_upload {
   uint64_t total_bytes;    /* declared */
   uint64_t slots_declared; /* declared tensors */
   uint64_t received;
-  uint64_t assigned; /* bytes of the tensors that have begun */
-  uint8_t *buffer;
-  size_t buffer_used;
+  uint64_t assigned;           /* bytes of the tensors that have begun */
+  struct esp_staging *staging; /* borrowed: where the block comes from */
+  struct esp_block *block;     /* holds all tensors */
+  size_t block_used;
   struct esp_slot *slots;
   size_t slots_len;
   struct esp_map map;      /* key to index in slots */
@@ -44,9 +46,10 @@ struct esp_upload_target {
 
 /* Memory that the upload will take: to be reserved first. UINT64_MAX where it overflows. */
 uint64_t esp_upload_cost(uint64_t total_bytes, uint64_t slots);
-enum esp_code esp_upload_init(struct esp_upload *upload, uint64_t total_bytes, uint64_t slots, enum esp_isa isa,
-                              struct esp_status *st) ESP_WARN_UNUSED;
-void esp_upload_done(struct esp_upload *upload); /* idempotent */
+enum esp_code esp_upload_init(struct esp_upload *upload, struct esp_staging *staging, uint64_t total_bytes,
+                              uint64_t slots, enum esp_isa isa, struct esp_status *st) ESP_WARN_UNUSED;
+/* Idempotent. */
+void esp_upload_done(struct esp_upload *upload, uint64_t now_ms);
 /* INVALID_ARGUMENT naming the leaf (and what was expected and got): a description that does not fit the target, a gap
  * or overlap, too many bytes, more bytes or tensors than declared; UNIMPLEMENTED: row-sparse, another dtype on the
  * wire. */
