@@ -71,7 +71,7 @@ static enum esp_code read_varint(struct esp_cursor *cursor, unsigned bytes_max, 
 }
 
 static enum esp_code read_tag(struct esp_cursor *cursor, struct field *field, struct esp_status *st) {
-  uint64_t tag;
+  uint64_t tag = 0;
   enum esp_code code = read_varint(cursor, SHORT_VARINT_BYTES_MAX, &tag, st);
   if (code != ESP_OK)
     return code;
@@ -88,7 +88,7 @@ static enum esp_code read_field(struct esp_cursor *cursor, struct field *field, 
   enum esp_code code = read_tag(cursor, field, st);
   if (code != ESP_OK)
     return code;
-  uint64_t len;
+  uint64_t len = 0;
   switch (field->type) {
   case WIRE_VARINT:
     return read_varint(cursor, VARINT_BYTES_MAX, &field->value, st);
@@ -138,7 +138,7 @@ static enum esp_code read_numbers(const struct esp_cursor *cursor, const struct 
   }
   enum esp_code code = ESP_OK;
   for (struct esp_cursor body = field->body; code == ESP_OK && body.left > 0;) {
-    uint64_t number;
+    uint64_t number = 0;
     code = read_varint(&body, VARINT_BYTES_MAX, &number, st);
     if (code == ESP_OK)
       code = add_number(&body, numbers, number, st);
@@ -188,7 +188,7 @@ static void set_tensor_number(struct esp_chunk_tensor *tensor, uint32_t number, 
 static enum esp_code read_tensor(struct esp_cursor cursor, struct esp_chunk_tensor *tensor, struct esp_status *st) {
   enum esp_code code = ESP_OK;
   while (code == ESP_OK && cursor.left > 0) {
-    struct field field;
+    struct field field = {0};
     code = read_field(&cursor, &field, st);
     if (code != ESP_OK || field.number > TENSOR_VIEW)
       continue;
@@ -262,7 +262,7 @@ static enum esp_code visit_chunk(struct esp_cursor cursor, esp_chunk_visitor vis
   struct esp_chunk chunk = {.path = "", .data = nothing};
   struct esp_cursor path = nothing;
   while (cursor.left > 0) {
-    struct field field;
+    struct field field = {0};
     enum esp_code code = read_field(&cursor, &field, st);
     if (code == ESP_OK)
       code = read_chunk_field(&cursor, &field, &chunk, &path, st);
@@ -279,7 +279,7 @@ enum esp_code esp_wire_chunks(const struct esp_span *spans, size_t spans_len, ui
   struct esp_cursor cursor = esp_cursor_init(spans, spans_len);
   enum esp_code code = ESP_OK;
   while (code == ESP_OK && cursor.left > 0) {
-    struct field field;
+    struct field field = {0};
     code = read_field(&cursor, &field, st);
     if (code == ESP_OK && field.number == chunks_field)
       code = want_type(&cursor, &field, WIRE_BYTES, st);
@@ -312,7 +312,7 @@ enum esp_code esp_wire_rest(const struct esp_span *spans, size_t spans_len, uint
   enum esp_code code = ESP_OK;
   while (code == ESP_OK && cursor.left > 0) {
     struct esp_cursor start = cursor;
-    struct field field;
+    struct field field = {0};
     code = read_field(&cursor, &field, st);
     if (code == ESP_OK && field.number == chunks_field)
       code = want_type(&cursor, &field, WIRE_BYTES, st);
