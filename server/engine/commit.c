@@ -24,6 +24,7 @@ struct member {
   struct esp_push *push; /* ref'd */
   enum esp_code code;    /* not ESP_OK: refused */
   struct esp_status st;  /* then: why */
+  bool nonfinite;        /* refused for a NaN or an infinity */
 };
 
 struct commit {
@@ -77,6 +78,7 @@ static void resolve_slot(struct commit *commit, uint32_t index, const struct esp
     reply->skipped = true;
   } else if (slot->nonfinite != ESP_ALL_FINITE) {
     member->code = refuse_nonfinite(leaf, slot, &member->st);
+    member->nonfinite = true;
   } else {
     reply->applied++;
     commit->entries[commit->entries_len++] = (struct entry){
@@ -93,6 +95,7 @@ static void resolve_member(struct commit *commit, uint32_t index) {
                                         .lineage = commit->engine->lineage,
                                         .absent = commit->layout->trained_len};
   member->code = ESP_OK;
+  member->nonfinite = false;
   if (push->header.require_epoch != 0 && push->header.require_epoch != commit->layout->epoch)
     member->code = esp_fail(&member->st, ESP_ABORTED, "the push requires epoch %" PRIu64 ", the tree is at %" PRIu64,
                             push->header.require_epoch, commit->layout->epoch);
@@ -178,13 +181,13 @@ static void commit_done(struct esp_batch *batch, void *data) {
   struct esp_engine *engine = commit->engine;
   for (size_t i = 0; i < commit->members_len; i++) {
     struct member *member = &commit->members[i];
+    if (member->nonfinite || member->push->reply.skipped)
+      atomic_fetch_add(&engine->pushes_nonfinite, 1);
     if (member->code != ESP_OK) {
       esp_sequence_drop(engine, member->push);
       esp_push_answer(member->push, member->code, &member->st);
       continue;
     }
-    if (member->push->reply.skipped)
-      atomic_fetch_add(&engine->pushes_nonfinite, 1);
     struct esp_push *waiter = esp_sequence_done(engine, member->push);
     while (waiter != NULL) {
       struct esp_push *next = waiter->waiter_next;

@@ -51,7 +51,12 @@ static enum esp_code check_description(const struct esp_upload_target *target, c
   char expected[ESP_SHAPE_TEXT_MAX], got[ESP_SHAPE_TEXT_MAX];
   if (piece->rows_len > 0)
     return esp_fail(st, ESP_UNIMPLEMENTED, "leaf %s: row-sparse tensors are not built yet", target->path);
-  if (piece->dtype != ESP_DTYPE_NONE && piece->dtype != target->dtype)
+  bool is_other = piece->dtype != ESP_DTYPE_NONE && piece->dtype != target->dtype;
+  size_t size = esp_dtype_size(piece->dtype);
+  if (is_other && size > 0 && size < esp_dtype_size(target->dtype))
+    return esp_fail(st, ESP_UNIMPLEMENTED, "leaf %s: dtype %s expected, got %s: narrower ones are not built yet",
+                    target->path, esp_dtype_name(target->dtype), esp_dtype_name(piece->dtype));
+  if (is_other)
     return esp_fail(st, ESP_INVALID_ARGUMENT, "leaf %s: dtype %s expected, got %s", target->path,
                     esp_dtype_name(target->dtype), esp_dtype_name(piece->dtype));
   if (piece->has_shape && !esp_shape_equal(&piece->shape, target->shape))

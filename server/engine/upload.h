@@ -51,8 +51,8 @@ enum esp_code esp_upload_init(struct esp_upload *upload, struct esp_staging *sta
 /* Idempotent. */
 void esp_upload_done(struct esp_upload *upload, uint64_t now_ms);
 /* INVALID_ARGUMENT naming the leaf (and what was expected and got): a description that does not fit the target, a gap
- * or overlap, too many bytes, more bytes or tensors than declared; UNIMPLEMENTED: row-sparse, another dtype on the
- * wire. */
+ * or overlap, too many bytes, more bytes or tensors than declared; UNIMPLEMENTED: row-sparse, a narrower dtype
+ * on the wire. */
 enum esp_code esp_upload_feed(struct esp_upload *upload, const struct esp_upload_target *target,
                               const struct esp_piece *piece, struct esp_status *st) ESP_WARN_UNUSED;
 bool esp_upload_is_whole(const struct esp_upload *upload);
