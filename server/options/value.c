@@ -1,7 +1,6 @@
 /* Reads one value of an option, from a flag or from the file alike. A value that the option does not take is an
  * INVALID_ARGUMENT that says where it was given, what the option takes and what it got. */
 #include <ctype.h>
-#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -48,14 +47,13 @@ static bool number_parse(const struct esp_option *option, const char *text, uint
   if (!isdigit((unsigned char)*text)) {
     return false; /* strtoull would take blanks and signs */
   }
-  errno = 0;
-  unsigned long long number = strtoull(text, &end, 10);
+  unsigned long long number = strtoull(text, &end, 10); /* beyond its range: the largest, which no option takes */
   const struct unit *unit = units_of(option->type);
   while (unit->name && strcmp(unit->name, end) != 0) {
     unit++;
   }
-  if (errno || !unit->name || __builtin_mul_overflow((uint64_t)number, unit->factor, &product) ||
-      product < option->min || product > option->max) {
+  if (!unit->name || __builtin_mul_overflow((uint64_t)number, unit->factor, &product) || product < option->min ||
+      product > option->max) {
     return false;
   }
   *ret = product;

@@ -136,7 +136,7 @@ static void test_units(void **state) {
                {"2GiB", UINT64_C(2) << 30},
                {"16TiB", UINT64_C(16) << 40},
                {"18446744073709551616", 0},
-               {"17592186044416MiB", 0},
+               {"17592186044417MiB", 0},
                {"1 MiB", 0},
                {"1.5MiB", 0},
                {"MiB", 0},
@@ -222,7 +222,8 @@ static void test_file(void **state) {
   assert_int_equal(options.on_nonfinite, ESP_NONFINITE_SKIP);
   assert_int_equal(options.lease_ms, 30000);
   /* Flags win, before and after --config; of a list they replace the whole. */
-  assert_int_equal(PARSE("--threads=2", file_flag, "--listen=[::1]:0", "--insecure=false"), ESP_OK);
+  assert_int_equal(PARSE("--config=/nonexistent", "--threads=2", file_flag, "--listen=[::1]:0", "--insecure=false"),
+                   ESP_OK);
   assert_int_equal(options.threads, 2);
   assert_int_equal(options.listen.len, 1);
   assert_string_equal(options.listen.items[0], "[::1]:0");
