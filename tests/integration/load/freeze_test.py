@@ -13,6 +13,7 @@ GROUPS = [
     "--group=momentum=sgd(lr=0.001, momentum=0.9)",
     "--assign=head=momentum",
     "--threads=3",
+    "--rpc-threads=4",
     # The pusher reads the library's flags before each push; no heartbeat may change them in between.
     "--lease=1h",
 ]
@@ -72,6 +73,11 @@ class Freeze(TestCase):
         # Every commit but the declaration's is in the log, once.
         commits = sorted(entry.commit for entry in log)
         self.assertEqual(commits, list(range(commits[0], commits[0] + len(commits))))
+        # Each push met the layout of its place in that order.
+        epoch = changes[0].epoch - 1
+        for entry in sorted(log, key=lambda entry: entry.commit):
+            epoch = entry.epoch if isinstance(entry, Change) else epoch
+            self.assertEqual(entry.epoch, epoch)
         self.assertTrue(any(push.frozen for push in pushes))
         self.assertGreater(len(pushes), cycles // 10)
         client = self.client(server.address)

@@ -99,5 +99,20 @@ class Restart(TestCase):
         # Nothing of it keeps the server from working.
         self.client(server.address).wait_for_nothing_staged()
 
+    def test_a_session_that_expired_is_no_new_lineage(self):
+        server = self.server(ONES, "--lease=100ms", "--session-retention=100ms")
+        client = self.client(server.address)
+        pusher = self.pusher(server.address, LEAVES, "--paced")
+        self.assertIsInstance(pusher.next(), Push)
+        pusher.process.send_signal(signal.SIGSTOP)
+        harness.eventually(lambda: harness.process_state(pusher.process.pid) == "T", "the pusher has stopped")
+        stopped_ms = client.info().uptime_ms
+        harness.eventually(lambda: client.info().sessions == 0, "the lease has ended")
+        harness.eventually(lambda: client.info().uptime_ms > stopped_ms + 1000, "the session is forgotten")
+        pusher.process.send_signal(signal.SIGCONT)
+        self.assertIsInstance(pusher.next(), Push)
+        self.assertEqual(len(pusher.stop()), 2)
+        self.assert_value(server, 2)
+
 
 harness.main()
