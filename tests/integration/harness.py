@@ -42,7 +42,7 @@ def environment():
     return dict(
         os.environ,
         ASAN_OPTIONS="exitcode=66:detect_leaks=1",
-        TSAN_OPTIONS="exitcode=66:halt_on_error=1:ignore_noninstrumented_modules=1",
+        TSAN_OPTIONS="exitcode=66:halt_on_error=1:atexit_sleep_ms=0:ignore_noninstrumented_modules=1",
         UBSAN_OPTIONS="print_stacktrace=1",
     )
 
@@ -58,7 +58,7 @@ def eventually(condition, what, timeout=TIMEOUT):
         if time.monotonic() > deadline:
             raise TimeoutError(f"after {timeout} s: {what}")
         select.select([], [], [], pause)
-        pause = min(pause * 2, 0.05)
+        pause = min(pause * 2, 0.005)
 
 
 def process_state(pid):
