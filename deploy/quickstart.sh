@@ -8,43 +8,41 @@
 # QUICKSTART_STEPS sets how many steps the workers take together at least. Exit code 0: everything below was checked and
 # held, and no process is left. Otherwise a line on stderr says what did not.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+
+# Whatever happens, nothing is left. A build, which has a process group, is asked to end, because ninja then ends its
+# compilers; what else still runs has nothing to lose.
+work=
+cleanup() {
+  trap '' INT TERM HUP
+  local pid
+  for pid in $(jobs -pr); do
+    kill -TERM -- "-$pid" 2>/dev/null || kill -KILL "$pid" 2>/dev/null || true
+  done
+  wait
+  [ -z "$work" ] || rm -rf "$work"
+}
+trap cleanup EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
+work=$(mktemp -d)
 
 build=
 steps=${QUICKSTART_STEPS:-12000}
 case $#:${1:-} in
 0:) ;;
-2:--build-dir) build=$2 ;;
+2:--build-dir) build=$(realpath -- "$2") ;;
 *)
   echo "usage: deploy/quickstart.sh [--build-dir DIR]" >&2
   exit 2
   ;;
 esac
+cd "$(dirname "$0")/.."
 
 say() { printf '\n== %s\n' "$*"; }
 fail() {
   echo "quickstart.sh: $*" >&2
   exit 1
 }
-
-# Whatever happens, nothing is left: every child gets the signal that ends it in order, another that ends it at once,
-# and is killed where it is still there after five seconds.
-work=$(mktemp -d)
-cleanup() {
-  trap '' INT TERM HUP
-  local pid
-  for pid in $(jobs -pr) $(jobs -pr); do
-    kill -TERM -- "-$pid" 2>/dev/null || kill -TERM "$pid" 2>/dev/null || true
-  done
-  for pid in $(jobs -pr); do
-    timeout 5 tail --pid="$pid" -f /dev/null || kill -KILL "$pid" 2>/dev/null || true
-  done
-  wait
-  rm -rf "$work"
-}
-trap cleanup EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM HUP
 
 # In the background and waited for, so that a signal is acted on at once; in a process group of its own, so that it
 # reaches what the command starts in turn.
@@ -85,8 +83,9 @@ digest() {
   echo "$(value digest <<<"$json") at commit $(value commit <<<"$json")"
 }
 
-# Asks until a state is reached, for five minutes at most, while the server and both workers run. The pause between two
-# questions ends early with the server, whose ready line came on descriptor 3.
+# Asks until a state is reached, for five minutes at most, while the server and the workers run.
+server=
+workers=()
 wait_for() {
   local deadline=$((SECONDS + 300)) pid
   until "${@:2}"; do
@@ -94,7 +93,7 @@ wait_for() {
       kill -0 "$pid" 2>/dev/null || fail "a program ended before this was seen: $1"
     done
     [ "$SECONDS" -lt "$deadline" ] || fail "this was not seen within five minutes: $1"
-    read -r -t 0.1 <&3 || true
+    sleep 0.05
   done
 }
 commits_reach() {
@@ -112,18 +111,14 @@ default_rule='adamw(lr=0.0005, weight_decay=0.02)'
 head_rule='sgd(lr=0.005, momentum=0.9)'
 
 say "a server on a free port: adamw for all but the head, which has sgd with momentum"
-mkfifo "$work/ready"
 "$espalierd" --listen 127.0.0.1:0 --group "default=$default_rule" --group "output=$head_rule" --assign head=output \
   >"$work/ready" &
 server=$!
-exec 3<"$work/ready"
-read -r -t 30 ready <&3 || fail "the server did not start"
-echo "$ready"
-ESPALIER_SERVER=${ready##* ready on }
+wait_for "the server's ready line" grep ' ready on ' "$work/ready"
+ESPALIER_SERVER=$(sed 's/.* ready on //' "$work/ready")
 export ESPALIER_SERVER
 
 say "two workers"
-workers=()
 start=$(date +%s%N)
 for n in 1 2; do
   "$digits" --role train --worker "worker-$n" --seed "$n" --steps 0 --report 500 --data "$table" &

@@ -149,6 +149,7 @@ static void print_progress(const char *worker, uint64_t step, size_t frozen, str
 }
 
 static enum esp_code train(esp_client *client, const struct options *options, struct esp_status *st) {
+  handle_signals();
   enum esp_code code = declare(client, st);
   if (code != ESP_OK)
     return code;
@@ -298,7 +299,6 @@ static void parse_options(int argc, char **argv, struct options *ret) {
 int main(int argc, char **argv) {
   struct options options = {.data = ESPALIER_DIGITS_DATA, .steps = 2000, .batch = 32, .seed = 1, .report = 500};
   parse_options(argc, argv, &options);
-  handle_signals();
   setvbuf(stdout, NULL, _IOLBF, 0); /* progress shows as it is made, also through a pipe */
   struct esp_client_options client_options = ESP_CLIENT_OPTIONS_INIT;
   client_options.target = options.server;
