@@ -15,7 +15,7 @@ A, B, C = 1, 2, 4
 class Share(TestCase):
     def test_every_call_from_every_thread(self):
         server = self.server("--group=default=sgd(lr=1)")
-        command = [os.path.join(PROGRAMS, "sharer"), server.address, str(scaled(500, 20))]
+        command = [os.path.join(PROGRAMS, "sharer"), server.address, str(scaled(500, 60))]
         done = subprocess.run(
             command, stderr=subprocess.PIPE, text=True, timeout=LONG, env=harness.environment(), check=False
         )

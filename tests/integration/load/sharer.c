@@ -73,6 +73,7 @@ static bool push_pull(struct worker *worker) {
   if (push.applied + push.frozen != 2 || push.applied == 0 || pull.commit < push.commit)
     return complain("leaves of a push", worker->self, 2, (double)(push.applied + push.frozen));
   worker->value -= 1;
+  (void)esp_leaf_is_frozen(client, ids[FLICKER]); /* whether it is known yet depends on the others */
   return own[0] == worker->value ? is_whole(worker->self, own)
                                  : complain("its own leaf", worker->self, worker->value, own[0]);
 }
