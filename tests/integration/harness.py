@@ -75,6 +75,7 @@ class Server:
         command = [ESPALIERD, *(f"--listen={address}" for address in listen), *flags]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self.log, text=True, env=environment())
         self.pid = self.process.pid
+        self.has_ended = False  # and wait() has looked at how
         try:
             self.addresses = self._ready()
         except BaseException:
@@ -101,6 +102,7 @@ class Server:
     def wait(self, timeout=TIMEOUT):
         """Its exit code, after it has ended by itself; asserts that no sanitizer had anything to say."""
         code = self.process.wait(timeout)
+        self.has_ended = True
         log = self.stderr()
         if SANITIZER.search(log):
             raise AssertionError(f"espalierd has a sanitizer's report:\n{log}")
@@ -336,6 +338,9 @@ class TestCase(unittest.TestCase):
     def _stop(self, server):
         if server.process.poll() is None:
             server.stop()
+        elif not server.has_ended:
+            code = server.wait()
+            raise AssertionError(f"espalierd ended by itself with {code}:\n{server.stderr()}")
 
     def client(self, address, **options):
         client = Client(address, **options)
