@@ -18,7 +18,8 @@ class Cut(TestCase):
         server = self.server("--group=default=sgd(lr=1)")
         proxy = Proxy(server.address, cut_replies=0.3)
         self.addCleanup(proxy.close)
-        pusher = self.pusher(proxy.address, LEAVES, f"--threads={WORKERS}", f"--pushes={pushes}", "--deadline-ms=600000")
+        count = [f"--threads={WORKERS}", f"--pushes={pushes}"]
+        pusher = self.pusher(proxy.address, LEAVES, *count, "--deadline-ms=600000")
         log = pusher.wait()  # asserts that no push has failed
         self.assertEqual(len(log), WORKERS * pushes)
         self.assertTrue(all(isinstance(entry, Push) for entry in log))

@@ -1,4 +1,4 @@
-"""A server that dies under its workers, or stops for a while, or for good: workers are told, in time, or notice nothing.
+"""A server that dies under its workers, or stops for a while, or for good: workers are told in time, or notice nothing.
 
     restart_test.py BUILD_DIR
 """
@@ -31,7 +31,7 @@ class Restart(TestCase):
         before = self.client(server.address).info().lineage
         pusher.wait_for(Push, scaled(1000, 100))
         server.process.kill()
-        server.process.wait()
+        self.assertEqual(server.wait(), -signal.SIGKILL)
         twin = self.server(ONES, listen=(server.address,))
         after = self.client(twin.address).info().lineage
         self.assertNotEqual(before, after)
