@@ -43,10 +43,10 @@ echo "base-image.sh: building $image from $mirror"
 tree=$(mktemp -d)
 trap 'rm -rf "$tree"' EXIT
 trap 'exit 1' INT TERM HUP
-debootstrap --variant=minbase bookworm "$tree/root" "$mirror" >"$tree/log" 2>&1 || {
+debootstrap --variant=minbase bookworm "$tree/image" "$mirror" >"$tree/log" 2>&1 || {
   tail -n 20 "$tree/log" >&2
   exit 1
 }
-sources >"$tree/root/etc/apt/sources.list"
-rm -rf "$tree"/root/var/cache/apt/archives/*.deb "$tree"/root/var/lib/apt/lists/*
-tar -C "$tree/root" --numeric-owner -c . | docker import --change 'CMD ["bash"]' - "$image" >/dev/null
+sources >"$tree/image/etc/apt/sources.list"
+rm -rf "$tree"/image/var/cache/apt/archives/*.deb "$tree"/image/var/lib/apt/lists/*
+tar -C "$tree/image" --numeric-owner -c . | docker import --change 'CMD ["bash"]' - "$image" >/dev/null

@@ -76,10 +76,10 @@ inside 'apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -
   tail -n 20 "$work/log" >&2
   exit 1
 }
-inside 'git clone -q /espalier.git /root/espalier'
+inside 'git clone -q /espalier.git /espalier'
 
 for ((i = 0; i < count; i++)); do
   echo "fresh.sh: ${commands[i]}"
-  inside "cd /root/espalier && ${commands[i]}"
+  inside "cd /espalier && ${commands[i]}"
 done
 echo "fresh.sh: passed"
