@@ -15,7 +15,8 @@
  * everything comes back at once.
  *
  * libgrpc is not instrumented for ThreadSanitizer: the order between posting an operation and taking its completion,
- * and between gRPC's last use of lent memory and ours, is carried by atomics of our own (`posted`, `loans`). */
+ * and between gRPC's last use of lent memory and ours, is carried by atomics of our own (`posted`, `loans`, and
+ * base/handoff.h). */
 #include "client/src/transport.h"
 
 #include <fcntl.h>
@@ -35,6 +36,7 @@
 
 #include "base/alloc.h"
 #include "base/check.h"
+#include "base/handoff.h"
 #include "client/src/address.h"
 #include "client/src/retry.h"
 #include "wire/wire.h"
@@ -340,12 +342,14 @@ void esp_call_append(struct esp_call *call, const void *bytes, size_t len) {
 /* Runs on gRPC's threads, perhaps while the waiting thread frees the call right after: the decrement is the last
  * access. */
 static void loan_back(void *data) {
+  esp_handoff_take();
   atomic_size_t *loans = data;
   atomic_fetch_sub_explicit(loans, 1, memory_order_release);
 }
 
 void esp_call_append_loan(struct esp_call *call, const void *bytes, size_t len) {
   atomic_fetch_add_explicit(&call->loans, 1, memory_order_relaxed);
+  esp_handoff_give();
   append_slice(call, grpc_slice_new_with_user_data((void *)bytes, len, loan_back, &call->loans));
 }
 

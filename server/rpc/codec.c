@@ -7,10 +7,10 @@
  * How it fails: by a status; whatever was allocated lies in the arena and goes with it. */
 #include "rpc/codec.h"
 
-#include <stdatomic.h>
 #include <string.h>
 
 #include "base/alloc.h"
+#include "base/handoff.h"
 
 #define AMPLIFICATION_MAX 32
 #define ARENA_BYTES_MIN 65536
@@ -202,17 +202,13 @@ bool esp_page_add_text(struct esp_page *page, uint32_t field, const char *text) 
   return esp_page_add_bytes(page, text, len);
 }
 
-/* Pages that gRPC was given. What gRPC does to order its threads the thread sanitizer does not see: this does it once
- * more, from the page's last byte to its freeing on whatever thread. */
-static _Atomic uint64_t pages_given;
-
 static void page_free(void *bytes) {
-  (void)atomic_load_explicit(&pages_given, memory_order_acquire);
+  esp_handoff_take();
   esp_free(bytes);
 }
 
 grpc_byte_buffer *esp_page_take(struct esp_page *page) {
-  atomic_fetch_add_explicit(&pages_given, 1, memory_order_release);
+  esp_handoff_give();
   grpc_slice slice = page->len == 0 ? grpc_empty_slice() : grpc_slice_new(page->bytes, page->len, page_free);
   if (page->len == 0)
     esp_free(page->bytes);

@@ -10,6 +10,7 @@
 #include "rpc/puller.h"
 
 #include "base/alloc.h"
+#include "base/handoff.h"
 #include "rpc/intake.h"
 #include "wire/wire.h"
 
@@ -54,6 +55,7 @@ static bool add_message(struct esp_puller *puller, const ProtobufCMessage *messa
 }
 
 static void unpin(void *buffer) {
+  esp_handoff_take();
   esp_pin_unref(buffer);
 }
 
@@ -62,6 +64,7 @@ static bool add_pinned(struct esp_puller *puller, const char *bytes, size_t len)
   if (!close_page(puller))
     return false;
   esp_pin_ref(puller->pin.buffer);
+  esp_handoff_give();
   puller->message_len += len;
   return add_slice(puller, grpc_slice_new_with_user_data((void *)bytes, len, unpin, puller->pin.buffer));
 }

@@ -37,12 +37,12 @@ SANITIZER = re.compile(r"(Address|Leak|Thread|UndefinedBehavior)Sanitizer|runtim
 
 
 def environment():
-    """Of a program that may be sanitized: a report ends it with a code of its own. gRPC and Abseil are not built for
-    TSan, which can't see their atomics; without a list of suppressions it is told to look at our accesses only."""
+    """Of a program that may be sanitized: a report ends it with a code of its own."""
+    suppressions = os.path.join(ROOT, "tests", "support", "tsan.supp")
     return dict(
         os.environ,
         ASAN_OPTIONS="exitcode=66:detect_leaks=1",
-        TSAN_OPTIONS="exitcode=66:halt_on_error=1:atexit_sleep_ms=0:ignore_noninstrumented_modules=1",
+        TSAN_OPTIONS=f"exitcode=66:halt_on_error=1:atexit_sleep_ms=0:suppressions={suppressions}",
         UBSAN_OPTIONS="print_stacktrace=1",
     )
 
