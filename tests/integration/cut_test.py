@@ -93,10 +93,13 @@ class Cut(harness.TestCase):
         feed, call = way.start(client, *messages[:count])
         bytes_pushed = before.bytes_pushed + CHUNK * (count - 1)
         total = messages[0].push.total_bytes
-        self.wait_for(
-            lambda info: info.memory.staged >= total and info.bytes_pushed == bytes_pushed,
-            f"arrival of message {count}",
-        )
+
+        def has_arrived(info):
+            if call.done():  # what it says is worth more than a time-out
+                raise AssertionError(f"the call ended before message {count}: {call.code()}: {call.details()}")
+            return info.memory.staged >= total and info.bytes_pushed == bytes_pushed
+
+        self.wait_for(has_arrived, f"arrival of message {count} ({bytes_pushed} bytes in all)")
         return feed, call
 
     def cut_everywhere(self, way, cut):
@@ -126,11 +129,17 @@ class Cut(harness.TestCase):
         cut.connect = lambda: self.main
         return cut
 
+    def connected(self, address):
+        """A client with a connection that stands: the push is what is cut, not the way to it."""
+        client = self.client(address)
+        client.admin.ServerInfo(harness.admin.ServerInfoRequest(), wait_for_ready=True, timeout=harness.TIMEOUT)
+        return client
+
     def closed_channels(self):
         def cut(client, call):
             client.close()
 
-        cut.connect = lambda: self.client(self.address)
+        cut.connect = lambda: self.connected(self.address)
         return cut
 
     def cut_connections(self):
@@ -140,7 +149,7 @@ class Cut(harness.TestCase):
         def cut(client, call):
             proxy.cut()
 
-        cut.connect = lambda: self.client(proxy.address)
+        cut.connect = lambda: self.connected(proxy.address)
         return cut
 
     def test_push_cancelled(self):
@@ -170,8 +179,7 @@ class Cut(harness.TestCase):
         for count in range(1, 11):
             messages = way.messages(self.tensors, **self.main.next_push())
             before = self.main.info()
-            client = self.client(proxy.address)
-            grpc.channel_ready_future(client.channel).result(harness.TIMEOUT)
+            client = self.connected(proxy.address)
             proxy.hold(TO_CLIENT)
             feed, call = way.start(client, *messages)
             eventually(lambda: self.main.info().pushes_applied == count, "the push is applied")
