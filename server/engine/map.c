@@ -22,10 +22,6 @@ void esp_map_done(struct esp_map *map) {
   *map = (struct esp_map){0};
 }
 
-size_t esp_map_bytes(size_t len) {
-  return capacity_for(len) * sizeof(struct esp_map_entry);
-}
-
 bool esp_map_reserve(struct esp_map *map, size_t len) {
   size_t capacity = capacity_for(len);
   if (capacity <= map->capacity)

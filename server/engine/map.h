@@ -21,8 +21,6 @@ struct esp_map {
 void esp_map_done(struct esp_map *map); /* idempotent */
 /* Makes room so that `len` keys in all can be put without failing; false without memory. */
 bool esp_map_reserve(struct esp_map *map, size_t len);
-/* Bytes that esp_map_reserve(len) takes of an empty map. */
-size_t esp_map_bytes(size_t len);
 /* The value's place, or NULL. Valid until the next put, reserve or remove. */
 uintptr_t *esp_map_get(const struct esp_map *map, uint64_t key);
 /* Puts a key that is not there; room must have been reserved. */
