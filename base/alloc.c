@@ -149,6 +149,10 @@ bool esp_grow(void **array, size_t *capacity, size_t len_min, size_t size) {
   return true;
 }
 
+bool esp_alloc_fail_is_due(void) {
+  return atomic_load_explicit(&countdown_left, memory_order_relaxed) >= 0;
+}
+
 size_t esp_alloc_live(void) {
   return atomic_load_explicit(&live, memory_order_relaxed);
 }

@@ -30,5 +30,6 @@ bool esp_grow(void **array, size_t *capacity, size_t len_min, size_t size);
 /* For tests. */
 size_t esp_alloc_live(void);               /* blocks allocated and not freed */
 void esp_alloc_fail_at(int64_t countdown); /* the allocation after `countdown` successes fails, once; -1: never */
+bool esp_alloc_fail_is_due(void);          /* that allocation has not come yet */
 
 #endif

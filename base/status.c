@@ -1,8 +1,11 @@
-/* Codes' names and the writing of messages. Nothing here can fail; what is too long is cut between characters. */
+/* Codes' names and the writing of messages. Nothing here can fail; what is too long is cut between characters, and what
+ * is not fit to be shown is replaced: messages repeat what peers, files and operators wrote, and end on terminals. */
 #include <espalier/status.h>
 
 #include <stdio.h>
 #include <string.h>
+
+#include "base/utf8.h"
 
 const char *esp_code_name(enum esp_code code) {
   switch (code) {
@@ -27,6 +30,19 @@ static size_t cut_at_character(const char *text, size_t len) {
   return start - 1 + width > len ? start - 1 : len;
 }
 
+/* Each control character and each byte that is not UTF-8 becomes a question mark. */
+static void make_plain(char *text, size_t len) {
+  size_t n;
+  for (size_t i = 0; i < len; i += n) {
+    uint32_t character;
+    n = esp_utf8_next(text + i, len - i, &character);
+    bool is_plain = n > 0 && !esp_character_is_control(character);
+    n = n > 0 ? n : 1;
+    if (!is_plain)
+      memset(text + i, '?', n);
+  }
+}
+
 enum esp_code esp_fail_v(struct esp_status *st, enum esp_code code, const char *format, va_list args) {
   if (st == NULL)
     return code;
@@ -37,11 +53,14 @@ enum esp_code esp_fail_v(struct esp_status *st, enum esp_code code, const char *
     message[0] = '\0';
   else if ((size_t)len >= sizeof(message))
     message[cut_at_character(message, sizeof(message) - 1)] = '\0';
+  size_t message_len = strlen(message);
+  make_plain(message, message_len);
   st->code = code;
-  memcpy(st->message, message, strlen(message) + 1);
+  memcpy(st->message, message, message_len + 1);
   return code;
 }
 
+#undef esp_fail /* status.h's, for the analyzer */
 enum esp_code esp_fail(struct esp_status *st, enum esp_code code, const char *format, ...) {
   va_list args;
   va_start(args, format);

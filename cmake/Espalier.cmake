@@ -8,6 +8,9 @@ target_include_directories(espalier_flags INTERFACE ${PROJECT_SOURCE_DIR})
 target_compile_options(espalier_flags INTERFACE
   -Wall -Wextra -Wshadow -Wpointer-arith -Wstrict-prototypes -Wmissing-prototypes -Wwrite-strings -Wvla -Wformat=2
   -Wundef -ffp-contract=off -fno-math-errno)
+if(CMAKE_C_COMPILER_ID STREQUAL Clang)
+  target_compile_options(espalier_flags INTERFACE -Wno-unknown-pragmas) # GCC ivdep, of the kernels
+endif()
 if(ESPALIER_WERROR)
   target_compile_options(espalier_flags INTERFACE -Werror)
 endif()

@@ -3,15 +3,17 @@
 #
 #   deploy/deps.sh [GROUP...]     build   to build the server, the library and espctl
 #                                 tests   to run tests/run.sh
-#                                 docker  for tests/fresh.sh and deploy/base-image.sh
+#                                 fuzz    for tests/fuzz/run, beside tests
+#                                 docker  for tests/fresh.sh, tests/compose and deploy/base-image.sh
 # Without a group: build and tests.
 set -eu
 
 build="build-essential ca-certificates cmake git libcyaml-dev libgrpc-dev libjansson-dev libprotobuf-c-dev libuv1-dev
   libxxhash-dev libyaml-dev ninja-build pkg-config protobuf-c-compiler protobuf-compiler zlib1g-dev"
-tests="clang-format libcmocka-dev protobuf-compiler-grpc python3 python3-grpcio python3-numpy python3-protobuf
+tests="clang clang-format clang-tidy libcmocka-dev protobuf-compiler-grpc python3 python3-grpcio python3-numpy python3-protobuf
   python3-venv"
-docker="debootstrap docker.io"
+fuzz="libclang-rt-dev"
+docker="debootstrap docker-compose docker.io"
 
 if [ $# -eq 0 ]; then
   set -- build tests
@@ -21,9 +23,10 @@ for group in "$@"; do
   case $group in
   build) wanted="$wanted $build" ;;
   tests) wanted="$wanted $tests" ;;
+  fuzz) wanted="$wanted $fuzz" ;;
   docker) wanted="$wanted $docker" ;;
   *)
-    echo "deps.sh: no such group: $group (build, tests or docker)" >&2
+    echo "deps.sh: no such group: $group (build, tests, fuzz or docker)" >&2
     exit 2
     ;;
   esac

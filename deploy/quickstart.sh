@@ -9,22 +9,35 @@
 # held, and no process is left. Otherwise a line on stderr says what did not.
 set -euo pipefail
 
-# Whatever happens, nothing is left. A build, which has a process group, is asked to end, because ninja then ends its
-# compilers; what else still runs has nothing to lose.
-work=
-cleanup() {
-  trap '' INT TERM HUP
-  local pid
-  for pid in $(jobs -pr); do
-    kill -TERM -- "-$pid" 2>/dev/null || kill -KILL "$pid" 2>/dev/null || true
-  done
-  wait
-  [ -z "$work" ] || rm -rf "$work"
-}
-trap cleanup EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM HUP
-work=$(mktemp -d)
+# Whatever happens, nothing is left. So the work is done by a second shell, in a process group with all that it starts,
+# and this one only waits for it: in `wait` a signal is acted on at once and never lost, which bash does not promise while
+# it waits for a command.
+if [ -z "${QUICKSTART_WORK:-}" ]; then
+  cleanup() {
+    trap '' INT TERM HUP
+    local group
+    group=$(jobs -p)
+    if [ -n "$group" ] && kill -TERM -- "-$group" 2>/dev/null; then
+      for _ in {1..100}; do
+        kill -0 -- "-$group" 2>/dev/null || break
+        sleep 0.1
+      done
+      kill -KILL -- "-$group" 2>/dev/null || true
+    fi
+    rm -rf "$QUICKSTART_WORK"
+  }
+  QUICKSTART_WORK=$(mktemp -d)
+  export QUICKSTART_WORK
+  trap cleanup EXIT
+  trap 'exit 130' INT
+  trap 'exit 143' TERM HUP
+  set -m
+  "$0" "$@" &
+  set +m
+  wait "$!"
+  exit
+fi
+work=$QUICKSTART_WORK
 
 build=
 steps=${QUICKSTART_STEPS:-12000}
@@ -44,17 +57,8 @@ fail() {
   exit 1
 }
 
-# In the background and waited for, so that a signal is acted on at once; in a process group of its own, so that it
-# reaches what the command starts in turn.
-run() {
-  set -m
-  "$@" &
-  set +m
-  wait $!
-}
-
 compile() {
-  cmake --preset release -B "$build" -DESPALIER_TESTS=OFF && exec cmake --build "$build"
+  cmake --preset release -B "$build" -DESPALIER_TESTS=OFF && cmake --build "$build"
 }
 
 if [ -z "$build" ]; then
@@ -62,7 +66,7 @@ if [ -z "$build" ]; then
   say "installing what is missing"
   deploy/deps.sh build
   say "building in $build"
-  run compile >"$work/build.log" 2>&1 || {
+  compile >"$work/build.log" 2>&1 || {
     tail -n 40 "$work/build.log" >&2
     fail "the build failed"
   }
@@ -151,7 +155,7 @@ milliseconds=$((($(date +%s%N) - start) / 1000000))
 trained=$(espctl status --json | value applied)
 
 say "the result, on the rows that no worker trained on"
-run "$digits" --role evaluate --data "$table" >"$work/accuracy" || fail "the evaluation failed"
+"$digits" --role evaluate --data "$table" >"$work/accuracy" || fail "the evaluation failed"
 cat "$work/accuracy"
 awk '$1 == "accuracy" && $2 >= 0.95 { good = 1 } END { exit !good }' "$work/accuracy" ||
   fail "the accuracy is below 0.95"

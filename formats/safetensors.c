@@ -120,9 +120,10 @@ static enum esp_code header_append_tensor(struct header *header, const struct es
   json_t *shape = shape_json(&tensor->shape);
   if (shape == NULL)
     return no_memory(st);
+  uint64_t end = start + bytes;
   return header_append_json(header,
                             json_pack("{s:s, s:o, s:[I, I]}", "dtype", dtype_text(tensor->dtype), "shape", shape,
-                                      "data_offsets", (json_int_t)start, (json_int_t)(start + bytes)),
+                                      "data_offsets", (json_int_t)start, (json_int_t)end),
                             st);
 }
 

@@ -55,7 +55,12 @@ static enum esp_code engine_start(const struct esp_options *options, struct esp_
           .threads = (unsigned)options->threads,
           .isa = options->isa,
           .max_staged = options->max_staged,
+          .max_copy_on_write = options->max_copy_on_write,
           .max_tree = options->max_tree,
+          .max_tensor = options->max_tensor,
+          .max_chunk = options->max_chunk,
+          .max_in_flight = options->max_in_flight,
+          .max_pushes = options->max_pushes,
           .stall_timeout_ms = options->stall_timeout_ms,
           .lease_ms = options->lease_ms,
           .session_retention_ms = options->session_retention_ms,
@@ -94,8 +99,14 @@ static enum esp_code serve(const struct esp_options *options, struct esp_status 
       .listen = (const char *const *)options->listen.items,
       .listen_len = options->listen.len,
       .threads = (unsigned)options->rpc_threads,
+      .max_connections = options->max_connections,
       .max_streams = (unsigned)options->max_streams,
+      .max_message = options->max_message,
+      .max_in_flight = options->max_in_flight,
       .stall_timeout_ms = options->stall_timeout_ms,
+      .idle_timeout_ms = options->idle_timeout_ms,
+      .keepalive_ms = options->keepalive_ms,
+      .keepalive_timeout_ms = options->keepalive_timeout_ms,
   };
   enum esp_code code = ESP_OK;
   if ((code = listen_check(options, st)) || (code = engine_start(options, &engine, st)) ||

@@ -55,18 +55,10 @@ done
 # Unconfined, because the thread sanitizer may have to turn off address randomisation (tests/run.sh).
 docker run -d --init --name "$name" --security-opt seccomp=unconfined debian:bookworm-slim sleep infinity >/dev/null
 
-mkdir -p "$work/etc/apt/apt.conf.d"
-deploy/base-image.sh --sources >"$work/etc/apt/sources.list"
-apt-config dump | grep -E '^Acquire::(http|https|Retries|Check-Date|Check-Valid-Until)\b' \
-  >"$work/etc/apt/apt.conf.d/90host" || true
-if grep -q https: "$work/etc/apt/sources.list"; then
-  install -D -m 644 /etc/ssl/certs/ca-certificates.crt "$work/etc/ssl/certs/ca-certificates.crt"
+deploy/base-image.sh --settings "$work"
+if [ -f /etc/pip.conf ]; then
+  install -D -m 644 /etc/pip.conf "$work/etc/pip.conf"
 fi
-for file in /etc/pip.conf /usr/local/share/ca-certificates/*.crt; do
-  if [ -f "$file" ]; then
-    install -D -m 644 "$file" "$work$file"
-  fi
-done
 git clone -q --bare --no-local --depth 1 . "$work/espalier.git"
 # A source that the image brings would be asked beside the machine's own.
 inside 'rm -f /etc/apt/sources.list.d/*'

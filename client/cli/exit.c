@@ -11,7 +11,7 @@ static const struct {
     {ESP_CLI_DONE, BIT(ESP_OK), "done, or there was nothing to change"},
     {ESP_CLI_FAILED, BIT(ESP_CANCELLED) | BIT(ESP_UNKNOWN) | BIT(ESP_INTERNAL) | BIT(ESP_DATA_LOSS),
      "any other failure, also of a file that cannot be written"},
-    {ESP_CLI_USAGE, 0, "the command line is wrong"},
+    {ESP_CLI_USAGE, 0, "the command line is wrong, or a line of a file of operations"},
     {ESP_CLI_NOT_FOUND, BIT(ESP_NOT_FOUND), "no such leaf, nothing matches the selection, or no such file"},
     {ESP_CLI_REFUSED,
      BIT(ESP_INVALID_ARGUMENT) | BIT(ESP_FAILED_PRECONDITION) | BIT(ESP_ABORTED) | BIT(ESP_ALREADY_EXISTS) |

@@ -1,6 +1,7 @@
 /* Commands that look and change nothing. */
 #include <inttypes.h>
 
+#include "base/alloc.h"
 #include "client/cli/cli.h"
 
 enum esp_cli_exit esp_cli_run_ping(struct esp_cli *cli) {
@@ -27,7 +28,7 @@ enum esp_cli_exit esp_cli_run_status(struct esp_cli *cli) {
   return esp_cli_finish(cli, true);
 }
 
-/* tree and digest: what differs is what is asked for and how it is printed. */
+/* tree, select and digest: what differs is what is asked for and how it is printed. */
 static enum esp_cli_exit describe(struct esp_cli *cli, bool with_digest,
                                   bool (*json)(FILE *out, const struct esp_description *description),
                                   void (*render)(FILE *out, const struct esp_description *description)) {
@@ -49,8 +50,52 @@ enum esp_cli_exit esp_cli_run_tree(struct esp_cli *cli) {
   return describe(cli, false, esp_cli_json_tree, esp_cli_render_tree);
 }
 
+enum esp_cli_exit esp_cli_run_select(struct esp_cli *cli) {
+  return describe(cli, false, esp_cli_json_tree, esp_cli_render_selected);
+}
+
 enum esp_cli_exit esp_cli_run_digest(struct esp_cli *cli) {
   return describe(cli, true, esp_cli_json_digest, esp_cli_render_digest);
+}
+
+enum esp_cli_exit esp_cli_run_groups(struct esp_cli *cli) {
+  struct esp_status st;
+  struct esp_description *description = NULL;
+  if (esp_describe(cli->client, NULL, false, &description, &st) != ESP_OK)
+    return esp_cli_fail(cli, &st);
+  struct esp_cli_group *groups = esp_cli_groups_sum(description);
+  bool ok = true;
+  enum esp_code code = ESP_OK;
+  if (groups == NULL)
+    code = esp_fail(&st, ESP_RESOURCE_EXHAUSTED, "no memory to add up %zu groups", description->groups_len);
+  else if ((cli->options & ESP_CLI_JSON) != 0)
+    ok = esp_cli_json_groups(cli->out, description, groups);
+  else
+    esp_cli_render_groups(cli->out, groups, description->groups_len);
+  esp_free(groups);
+  esp_description_free(description);
+  return code == ESP_OK ? esp_cli_finish(cli, ok) : esp_cli_fail(cli, &st);
+}
+
+enum esp_cli_exit esp_cli_run_workers(struct esp_cli *cli) {
+  struct esp_status st;
+  struct esp_workers *list = NULL;
+  if (esp_workers_list(cli->client, &list, &st) != ESP_OK)
+    return esp_cli_fail(cli, &st);
+  struct esp_worker_info *workers = esp_cli_workers_sort(list);
+  bool ok = true;
+  enum esp_code code = ESP_OK;
+  if (workers == NULL)
+    code = esp_fail(&st, ESP_RESOURCE_EXHAUSTED, "no memory to sort %zu workers", list->len);
+  else if ((cli->options & ESP_CLI_JSON) != 0)
+    ok = esp_cli_json_workers(cli->out, workers, list->len);
+  else if (list->len == 0)
+    fprintf(cli->out, "no workers: none has joined yet, or the server remembers none\n");
+  else
+    esp_cli_render_workers(cli->out, workers, list->len);
+  esp_free(workers);
+  esp_workers_free(list);
+  return code == ESP_OK ? esp_cli_finish(cli, ok) : esp_cli_fail(cli, &st);
 }
 
 enum esp_cli_exit esp_cli_run_version(struct esp_cli *cli) {

@@ -1,7 +1,8 @@
-/* The operators' calls: apply, describe, the server's own numbers.
+/* The operators' calls: apply, describe, the server's own numbers, its workers.
  *
  * The happy path: one request, and pages that are put together to one result. Each is retried as a whole, from an empty
- * result; Apply carries a random key, by which the server knows a retry from a second call. */
+ * result; Apply carries a key, a random one if not the caller's, by which the server knows a retry from a second call.
+ */
 #include <inttypes.h>
 #include <stdio.h>
 
@@ -50,19 +51,48 @@ static void make_key(char key[KEY_BYTES]) {
   snprintf(key, KEY_BYTES, "%016" PRIx64 "%016" PRIx64, high, low);
 }
 
+/* What would be read from where there is nothing. The rest is the server's to refuse. */
+static enum esp_code check_op(const struct esp_op *op, struct esp_status *st) {
+  uint64_t bytes;
+  if ((unsigned)op->kind > ESP_OP_UNDO)
+    return esp_fail(st, ESP_INVALID_ARGUMENT, "its kind is %u, which is none of enum esp_op_kind", (unsigned)op->kind);
+  if (op->kind == ESP_OP_REINIT && (unsigned)op->init >= ESP_VALUE)
+    return esp_fail(st, ESP_INVALID_ARGUMENT, "its init is %u, which no reinit can have", (unsigned)op->init);
+  if (op->kind == ESP_OP_ADJUST && op->hypers == NULL && op->hypers_len > 0)
+    return esp_fail(st, ESP_INVALID_ARGUMENT, "its hypers are NULL");
+  if (op->kind != ESP_OP_ADD)
+    return ESP_OK;
+  if (op->leaf == NULL)
+    return esp_fail(st, ESP_INVALID_ARGUMENT, "its leaf is NULL");
+  if (op->leaf->init == ESP_VALUE)
+    return esp_fail(st, ESP_INVALID_ARGUMENT, "a leaf is added with an initializer, not ESP_VALUE; set its value then");
+  return esp_leaf_spec_check(op->leaf, 0, &bytes, st);
+}
+
+static enum esp_code check_ops(const struct esp_op *ops, size_t len, struct esp_status *st) {
+  for (size_t i = 0; i < len; i++) {
+    struct esp_status why;
+    enum esp_code code = check_op(&ops[i], &why);
+    if (code != ESP_OK)
+      return esp_fail(st, code, "operation %zu of %zu: %s", i + 1, len, why.message);
+  }
+  return ESP_OK;
+}
+
 enum esp_code esp_apply_within(struct esp_client *client, const struct esp_op *ops, size_t len,
                                const struct esp_apply_options *options, struct esp_retry retry,
                                struct esp_apply_result **ret, struct esp_status *st) {
   const struct esp_apply_options defaults = {0};
   struct esp_apply_result *result = NULL;
   struct ask call = {.method = ESP_METHOD_ADMIN("Apply"), .handler = take_apply, .data = &result, .reset = reset_apply};
-  for (size_t i = 0; i < len; i++)
-    if ((unsigned)ops[i].kind > ESP_OP_SET)
-      return esp_fail(st, ESP_INVALID_ARGUMENT, "operation %zu is %u, which is none of enum esp_op_kind", i,
-                      (unsigned)ops[i].kind);
-  char key[KEY_BYTES];
-  make_key(key);
-  enum esp_code code = esp_encode_apply(&call.request, ops, len, options == NULL ? &defaults : options, key, st);
+  char made[KEY_BYTES];
+  make_key(made);
+  options = options == NULL ? &defaults : options;
+  const char *key = options->idempotency_key;
+  key = key == NULL || key[0] == 0 ? made : key;
+  enum esp_code code = check_ops(ops, len, st);
+  if (code == ESP_OK)
+    code = esp_encode_apply(&call.request, ops, len, options, key, st);
   if (code == ESP_OK)
     code = ask(client, &call, retry, st);
   if (code == ESP_OK && ret != NULL)
@@ -127,4 +157,52 @@ enum esp_code esp_server_info(esp_client *client, struct esp_server_info *ret, s
 enum esp_code esp_ping(esp_client *client, struct esp_status *st) {
   struct esp_server_info info;
   return esp_server_info(client, &info, st);
+}
+
+/* ---- workers ---- */
+
+static enum esp_code take_workers(void *data, struct esp_in in, struct esp_status *st) {
+  return esp_decode_workers(in, data, st);
+}
+
+static void reset_workers(void *data) {
+  struct esp_workers **workers = data;
+  esp_workers_free(*workers);
+  *workers = NULL;
+}
+
+enum esp_code esp_workers_list(esp_client *client, struct esp_workers **ret, struct esp_status *st) {
+  struct esp_workers *workers = NULL;
+  struct ask call = {
+      .method = ESP_METHOD_ADMIN("Workers"), .handler = take_workers, .data = &workers, .reset = reset_workers};
+  enum esp_code code = ask(client, &call, esp_client_retry(client), st);
+  if (code == ESP_OK)
+    *ret = workers;
+  return code;
+}
+
+/* ---- history ---- */
+
+static enum esp_code take_history(void *data, struct esp_in in, struct esp_status *st) {
+  return esp_decode_history(in, data, st);
+}
+
+static void reset_history(void *data) {
+  struct esp_history **history = data;
+  esp_history_free(*history);
+  *history = NULL;
+}
+
+enum esp_code esp_history_list(esp_client *client, uint64_t since_epoch, uint64_t limit, struct esp_history **ret,
+                               struct esp_status *st) {
+  struct esp_history *history = NULL;
+  struct ask call = {
+      .method = ESP_METHOD_ADMIN("History"), .handler = take_history, .data = &history, .reset = reset_history};
+  enum esp_code code = esp_encode_history(&call.request, since_epoch, limit, st);
+  if (code == ESP_OK)
+    code = ask(client, &call, esp_client_retry(client), st);
+  if (code == ESP_OK)
+    *ret = history;
+  esp_buf_done(&call.request);
+  return code;
 }

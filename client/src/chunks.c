@@ -24,25 +24,35 @@ static enum esp_code put_prefix(struct esp_chunk_writer *writer, const struct es
   return code;
 }
 
+bool esp_chunks_is_full(const struct esp_chunk_writer *writer) {
+  return writer->payload == ESP_CHUNK_BYTES_USUAL || writer->chunks == CHUNKS_MAX;
+}
+
+enum esp_code esp_chunks_fill(struct esp_chunk_writer *writer, const struct esp_chunk_name *name, const void *data,
+                              size_t bytes, size_t *offset, struct esp_status *st) {
+  size_t room = ESP_CHUNK_BYTES_USUAL - writer->payload;
+  size_t len = bytes - *offset < room ? bytes - *offset : room;
+  enum esp_code code = put_prefix(writer, name, *offset, len, st);
+  if (code != ESP_OK)
+    return code;
+  esp_call_append_loan(writer->call, (const uint8_t *)data + *offset, len);
+  writer->payload += len;
+  writer->chunks++;
+  *offset += len;
+  return ESP_OK;
+}
+
 enum esp_code esp_chunks_put(struct esp_chunk_writer *writer, const struct esp_chunk_name *name, const void *data,
                              size_t bytes, struct esp_status *st) {
-  for (size_t offset = 0; offset < bytes;) {
-    if (writer->payload == ESP_CHUNK_BYTES_USUAL || writer->chunks == CHUNKS_MAX) {
-      enum esp_code code = esp_call_send(writer->call, false, writer->deadline_ms, st);
-      if (code != ESP_OK)
-        return code;
+  enum esp_code code = ESP_OK;
+  for (size_t offset = 0; offset < bytes && code == ESP_OK;) {
+    if (esp_chunks_is_full(writer)) {
+      code = esp_call_send(writer->call, false, writer->deadline_ms, st);
       writer->payload = 0;
       writer->chunks = 0;
     }
-    size_t room = ESP_CHUNK_BYTES_USUAL - writer->payload;
-    size_t len = bytes - offset < room ? bytes - offset : room;
-    enum esp_code code = put_prefix(writer, name, offset, len, st);
-    if (code != ESP_OK)
-      return code;
-    esp_call_append_loan(writer->call, (const uint8_t *)data + offset, len);
-    writer->payload += len;
-    writer->chunks++;
-    offset += len;
+    if (code == ESP_OK)
+      code = esp_chunks_fill(writer, name, data, bytes, &offset, st);
   }
-  return ESP_OK;
+  return code;
 }

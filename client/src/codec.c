@@ -70,12 +70,21 @@ static void arena_free(void *data, void *memory) {
   (void)memory;
 }
 
+/* Not a refusal: the server has done what it was asked for, or some of it. */
+static enum esp_code answer_lost(const ProtobufCMessageDescriptor *descriptor, struct esp_status *st) {
+  return esp_fail(st, ESP_RESOURCE_EXHAUSTED,
+                  "out of memory for the server's answer (%s): what was asked for may have been done",
+                  descriptor->short_name);
+}
+
 enum esp_code esp_pb_unpack(struct esp_in in, uint32_t chunks_field, const ProtobufCMessageDescriptor *descriptor,
                             struct esp_arena *arena, void *ret_message, struct esp_status *st) {
   esp_arena_init(arena, UNPACKED_BYTES_MAX);
   struct esp_rest rest = {0};
   enum esp_code code = esp_wire_rest(in.spans, in.len, chunks_field, &rest, st);
-  if (code == ESP_INVALID_ARGUMENT)
+  if (code == ESP_RESOURCE_EXHAUSTED)
+    code = answer_lost(descriptor, st);
+  else if (code != ESP_OK)
     code = esp_fail(st, ESP_INTERNAL, "the server sent a malformed %s", descriptor->short_name);
   ProtobufCMessage *message = NULL;
   if (code == ESP_OK) {
@@ -83,8 +92,7 @@ enum esp_code esp_pb_unpack(struct esp_in in, uint32_t chunks_field, const Proto
     ProtobufCAllocator allocator = {.alloc = arena_alloc, .free = arena_free, .allocator_data = &memory};
     message = protobuf_c_message_unpack(descriptor, &allocator, rest.len, rest.bytes);
     if (message == NULL && memory.exhausted)
-      code =
-          esp_fail(st, ESP_RESOURCE_EXHAUSTED, "out of memory for a %s of %zu bytes", descriptor->short_name, rest.len);
+      code = answer_lost(descriptor, st);
     else if (message == NULL)
       code = esp_fail(st, ESP_INTERNAL, "the server sent a malformed %s", descriptor->short_name);
     else
@@ -139,34 +147,52 @@ enum esp_code esp_decode_heartbeat(struct esp_in in, struct esp_session_reply *r
 
 /* ---- layout events ---- */
 
-void esp_event_done(struct esp_event *event) {
-  esp_free(event->leaves);
-  *event = (struct esp_event){0};
-}
-
-enum esp_code esp_encode_watch(struct esp_buf *buf, uint64_t since_epoch, struct esp_status *st) {
+enum esp_code esp_encode_watch(struct esp_buf *buf, uint64_t since_epoch, bool follow, struct esp_status *st) {
   Espalier__V1__WatchRequest message = ESPALIER__V1__WATCH_REQUEST__INIT;
   message.since_epoch = since_epoch;
+  message.follow = follow;
   return esp_pb_pack(buf, &message.base, st);
 }
 
-enum esp_code esp_decode_event(struct esp_in in, struct esp_event *ret, struct esp_status *st) {
+/* Sizes are those of a message that was received: no sum overflows. */
+static struct esp_layout_event *copy_event(const Espalier__V1__LayoutEvent *message) {
+  size_t len = message->n_leaves, paths_bytes = 0;
+  for (size_t i = 0; i < len; i++)
+    paths_bytes += strlen(message->leaves[i]->path) + 1;
+  struct esp_layout_event *event;
+  struct esp_layout_change *changes;
+  event = esp_malloc(sizeof *event + len * sizeof *changes + paths_bytes);
+  if (event == NULL)
+    return NULL;
+  changes = (struct esp_layout_change *)(event + 1);
+  char *path = (char *)(changes + len);
+  for (size_t i = 0; i < len; i++) {
+    const Espalier__V1__LayoutEvent__Leaf *leaf = message->leaves[i];
+    changes[i] = (struct esp_layout_change){.leaf = leaf->id,
+                                            .path = path,
+                                            .frozen = leaf->frozen != 0,
+                                            .detached = leaf->detached != 0,
+                                            .removed = leaf->removed != 0};
+    path = stpcpy(path, leaf->path) + 1;
+  }
+  *event = (struct esp_layout_event){.epoch = message->epoch,
+                                     .commit = message->commit,
+                                     .lineage = message->lineage,
+                                     .changes_len = len,
+                                     .changes = changes};
+  return event;
+}
+
+enum esp_code esp_decode_event(struct esp_in in, struct esp_layout_event **ret, struct esp_status *st) {
   struct esp_arena arena;
   Espalier__V1__LayoutEvent *message;
   enum esp_code code = esp_pb_unpack(in, NO_CHUNKS, &espalier__v1__layout_event__descriptor, &arena, &message, st);
-  struct esp_event event = {0};
   if (code == ESP_OK) {
-    event.epoch = message->epoch;
-    event.leaves_len = message->n_leaves;
-    event.leaves = esp_malloc_array(message->n_leaves + 1, sizeof *event.leaves);
-    if (event.leaves == NULL)
+    struct esp_layout_event *event = copy_event(message);
+    if (event != NULL)
+      *ret = event;
+    else
       code = esp_fail(st, ESP_RESOURCE_EXHAUSTED, "out of memory for %zu changed leaves", message->n_leaves);
-  }
-  if (code == ESP_OK) {
-    for (size_t i = 0; i < message->n_leaves; i++)
-      event.leaves[i] =
-          (struct esp_event_leaf){.leaf = message->leaves[i]->id, .frozen = message->leaves[i]->frozen != 0};
-    *ret = event;
   }
   esp_arena_done(&arena);
   return code;
@@ -187,21 +213,50 @@ enum esp_code esp_encode_push(struct esp_buf *buf, const struct esp_push_head *h
   return esp_pb_pack(buf, &message.base, st);
 }
 
-enum esp_code esp_encode_pull(struct esp_buf *buf, const struct esp_weight *weights, size_t len, uint64_t wait_ms,
-                              struct esp_status *st) {
-  uint64_t *ids = esp_malloc_array(len + 1, sizeof *ids);
-  if (ids == NULL)
-    return esp_fail(st, ESP_RESOURCE_EXHAUSTED, "out of memory for a pull of %zu leaves", len);
-  for (size_t i = 0; i < len; i++)
-    ids[i] = weights[i].leaf;
+/* What is told of the weights, each by its own message, and pointers to them; *ret_len of them. One block; NULL without
+ * memory. */
+static Espalier__V1__PullRequest__Have **list_have(const struct esp_pull_ask *ask, size_t *ret_len) {
+  Espalier__V1__PullRequest__Have **list, *messages;
+  size_t max = ask->have_lineage == 0 ? 0 : ask->len, len = 0;
+  list = esp_malloc_array(max + 1, sizeof *list + sizeof *messages);
+  if (list == NULL)
+    return NULL;
+  messages = (Espalier__V1__PullRequest__Have *)(list + max + 1);
+  for (size_t i = 0; i < max; i++) {
+    const struct esp_have *have = &ask->have[i];
+    if (have->lineage != ask->have_lineage)
+      continue;
+    Espalier__V1__PullRequest__Have *message = &messages[len];
+    espalier__v1__pull_request__have__init(message);
+    message->leaf_id = ask->weights[i].leaf;
+    message->parameter = have->parameter;
+    message->version = have->version;
+    message->view = (Espalier__V1__View)have->view;
+    list[len++] = message;
+  }
+  *ret_len = len;
+  return list;
+}
+
+enum esp_code esp_encode_pull(struct esp_buf *buf, const struct esp_pull_ask *ask, struct esp_status *st) {
   Espalier__V1__PullRequest pull = ESPALIER__V1__PULL_REQUEST__INIT;
-  pull.n_leaf_ids = len;
-  pull.leaf_ids = ids;
-  pull.wait_ms = wait_ms;
+  pull.n_leaf_ids = ask->len;
+  pull.leaf_ids = esp_malloc_array(ask->len + 1, sizeof *pull.leaf_ids);
+  pull.have = list_have(ask, &pull.n_have);
+  enum esp_code code = ESP_OK;
+  if (pull.leaf_ids == NULL || pull.have == NULL)
+    code = esp_fail(st, ESP_RESOURCE_EXHAUSTED, "out of memory for a pull of %zu leaves", ask->len);
+  for (size_t i = 0; i < ask->len && code == ESP_OK; i++)
+    pull.leaf_ids[i] = ask->weights[i].leaf;
+  pull.consistent = ask->consistent;
+  pull.have_lineage = ask->have_lineage;
+  pull.wait_ms = ask->wait_ms;
   Espalier__V1__StreamRequest message = ESPALIER__V1__STREAM_REQUEST__INIT;
   message.pull = &pull;
-  enum esp_code code = esp_pb_pack(buf, &message.base, st);
-  esp_free(ids);
+  if (code == ESP_OK)
+    code = esp_pb_pack(buf, &message.base, st);
+  esp_free(pull.leaf_ids);
+  esp_free(pull.have);
   return code;
 }
 

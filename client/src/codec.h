@@ -1,5 +1,5 @@
-/* Messages as bytes, to and from plain structs: all that the client knows of protobuf-c is in codec.c, codec_declare.c
- * and codec_admin.c (with codec_pb.h).
+/* Messages as bytes, to and from plain structs: all that the client knows of protobuf-c is in codec.c, codec_declare.c,
+ * codec_admin.c, codec_operations.c and codec_history.c (with codec_pb.h).
  *
  * Encoders append to a buffer; RESOURCE_EXHAUSTED without memory. Decoders take one whole message, chunks excepted, and
  * fail with INTERNAL where the bytes are not what the server should send. No threads, no I/O. */
@@ -46,18 +46,10 @@ enum esp_code esp_decode_heartbeat(struct esp_in in, struct esp_session_reply *r
 
 /* ---- layout events ---- */
 
-struct esp_event_leaf {
-  esp_leaf_id leaf;
-  bool frozen;
-};
-struct esp_event {
-  uint64_t epoch;
-  size_t leaves_len;
-  struct esp_event_leaf *leaves; /* owned */
-};
-void esp_event_done(struct esp_event *event); /* idempotent */
-enum esp_code esp_encode_watch(struct esp_buf *buf, uint64_t since_epoch, struct esp_status *st) ESP_WARN_UNUSED;
-enum esp_code esp_decode_event(struct esp_in in, struct esp_event *ret, struct esp_status *st) ESP_WARN_UNUSED;
+enum esp_code esp_encode_watch(struct esp_buf *buf, uint64_t since_epoch, bool follow,
+                               struct esp_status *st) ESP_WARN_UNUSED;
+/* *ret is one block, changes and paths included: esp_free. */
+enum esp_code esp_decode_event(struct esp_in in, struct esp_layout_event **ret, struct esp_status *st) ESP_WARN_UNUSED;
 
 /* ---- pushes and pulls ---- */
 
@@ -87,8 +79,16 @@ struct esp_stream_reply {
 };
 enum esp_code esp_encode_push(struct esp_buf *buf, const struct esp_push_head *head,
                               struct esp_status *st) ESP_WARN_UNUSED;
-/* A StreamRequest with a pull of the leaves of weights. */
-enum esp_code esp_encode_pull(struct esp_buf *buf, const struct esp_weight *weights, size_t len, uint64_t wait_ms,
+struct esp_pull_ask {
+  const struct esp_weight *weights; /* whose leaves are asked for */
+  const struct esp_have *have;      /* one a weight; NULL: nothing is told */
+  size_t len;                       /* of weights */
+  bool consistent;
+  uint64_t have_lineage; /* of those in `have` that are told; 0: none */
+  uint64_t wait_ms;
+};
+/* A StreamRequest with a pull. */
+enum esp_code esp_encode_pull(struct esp_buf *buf, const struct esp_pull_ask *ask,
                               struct esp_status *st) ESP_WARN_UNUSED;
 enum esp_code esp_encode_pull_path(struct esp_buf *buf, const char *path, uint64_t wait_ms,
                                    struct esp_status *st) ESP_WARN_UNUSED; /* a PullRequest */
@@ -107,6 +107,8 @@ enum esp_code esp_encode_declare(struct esp_buf *buf, const struct esp_declare_h
 /* One leaf of a DeclareRequest: appended to others they are one message. The spec was checked. */
 enum esp_code esp_encode_leaf(struct esp_buf *buf, const struct esp_leaf_spec *spec,
                               struct esp_status *st) ESP_WARN_UNUSED;
+enum esp_code esp_encode_node(struct esp_buf *buf, const struct esp_node_spec *spec,
+                              struct esp_status *st) ESP_WARN_UNUSED; /* likewise */
 struct esp_id_run {
   uint64_t first;
   uint64_t count;
@@ -134,17 +136,22 @@ enum esp_code esp_decode_stage(struct esp_in in, uint64_t *ret_stage, struct esp
 
 /* ---- operators ---- */
 
+/* The operations were checked. */
 enum esp_code esp_encode_apply(struct esp_buf *buf, const struct esp_op *ops, size_t len,
                                const struct esp_apply_options *options, const char *key,
                                struct esp_status *st) ESP_WARN_UNUSED;
+enum esp_code esp_encode_history(struct esp_buf *buf, uint64_t since_epoch, uint64_t limit,
+                                 struct esp_status *st) ESP_WARN_UNUSED;
 enum esp_code esp_encode_describe(struct esp_buf *buf, const char *selection, bool with_digest,
                                   struct esp_status *st) ESP_WARN_UNUSED;
 /* A page is added to what *result has; a NULL *result is made first. */
 enum esp_code esp_decode_apply(struct esp_in in, struct esp_apply_result **result,
                                struct esp_status *st) ESP_WARN_UNUSED;
+enum esp_code esp_decode_history(struct esp_in in, struct esp_history **result, struct esp_status *st) ESP_WARN_UNUSED;
 enum esp_code esp_decode_describe(struct esp_in in, struct esp_description **result,
                                   struct esp_status *st) ESP_WARN_UNUSED;
 enum esp_code esp_decode_server_info(struct esp_in in, struct esp_server_info *ret,
                                      struct esp_status *st) ESP_WARN_UNUSED;
+enum esp_code esp_decode_workers(struct esp_in in, struct esp_workers **result, struct esp_status *st) ESP_WARN_UNUSED;
 
 #endif

@@ -15,68 +15,6 @@
 
 /* ---- requests ---- */
 
-/* One operation and all that it may consist of. */
-struct operation {
-  Espalier__V1__Operation operation;
-  Espalier__V1__Operation__Freeze freeze;
-  Espalier__V1__Operation__Thaw thaw;
-  Espalier__V1__Operation__Set set;
-};
-
-static void fill_operation(const struct esp_op *op, struct operation *fill) {
-  espalier__v1__operation__init(&fill->operation);
-  espalier__v1__operation__freeze__init(&fill->freeze);
-  espalier__v1__operation__thaw__init(&fill->thaw);
-  espalier__v1__operation__set__init(&fill->set);
-  switch (op->kind) {
-  case ESP_OP_FREEZE:
-    fill->operation.operation_case = ESPALIER__V1__OPERATION__OPERATION_FREEZE;
-    fill->operation.freeze = &fill->freeze;
-    fill->freeze.selection = esp_pb_text(op->selection);
-    break;
-  case ESP_OP_THAW:
-    fill->operation.operation_case = ESPALIER__V1__OPERATION__OPERATION_THAW;
-    fill->operation.thaw = &fill->thaw;
-    fill->thaw.selection = esp_pb_text(op->selection);
-    fill->thaw.reset_state = op->reset_state;
-    break;
-  case ESP_OP_SET:
-    fill->operation.operation_case = ESPALIER__V1__OPERATION__OPERATION_SET;
-    fill->operation.set = &fill->set;
-    fill->set.selection = esp_pb_text(op->selection);
-    fill->set.stage = op->stage;
-    fill->set.reset_state = op->reset_state;
-    break;
-  }
-}
-
-enum esp_code esp_encode_apply(struct esp_buf *buf, const struct esp_op *ops, size_t len,
-                               const struct esp_apply_options *options, const char *key, struct esp_status *st) {
-  struct operation *fills = esp_malloc_array(len + 1, sizeof *fills);
-  Espalier__V1__Operation **list = esp_malloc_array(len + 1, sizeof *list);
-  enum esp_code code = ESP_OK;
-  if (fills == NULL || list == NULL)
-    code = esp_fail(st, ESP_RESOURCE_EXHAUSTED, "out of memory for %zu operations", len);
-  if (code == ESP_OK) {
-    for (size_t i = 0; i < len; i++) {
-      fill_operation(&ops[i], &fills[i]);
-      list[i] = &fills[i].operation;
-    }
-    Espalier__V1__ApplyRequest message = ESPALIER__V1__APPLY_REQUEST__INIT;
-    message.n_operations = len;
-    message.operations = list;
-    message.if_epoch = options->if_epoch;
-    message.dry_run = options->dry_run;
-    message.max_leaves = options->max_leaves;
-    message.reason = esp_pb_text(options->reason);
-    message.idempotency_key = (char *)key;
-    code = esp_pb_pack(buf, &message.base, st);
-  }
-  esp_free(list);
-  esp_free(fills);
-  return code;
-}
-
 enum esp_code esp_encode_describe(struct esp_buf *buf, const char *selection, bool with_digest, struct esp_status *st) {
   Espalier__V1__DescribeRequest message = ESPALIER__V1__DESCRIBE_REQUEST__INIT;
   message.selection = esp_pb_text(selection);
@@ -164,7 +102,8 @@ enum esp_code esp_decode_apply(struct esp_in in, struct esp_apply_result **resul
     if (box != NULL)
       *result = &box->result;
     if (box == NULL || !add_apply_page(box, page))
-      code = esp_fail(st, ESP_RESOURCE_EXHAUSTED, "out of memory for the changes of an apply (it was applied)");
+      code = esp_fail(st, ESP_RESOURCE_EXHAUSTED,
+                      "out of memory for the server's answer: the changes of an apply, which was done");
   }
   esp_arena_done(&arena);
   return code;
@@ -311,6 +250,14 @@ static void copy_server_info(const Espalier__V1__ServerInfoReply *from, struct e
   info->bytes_pushed = from->bytes_pushed;
   info->bytes_pulled = from->bytes_pulled;
   info->draining = from->draining != 0;
+  info->connections = from->connections;
+  info->connections_max = from->connections_max;
+  info->connections_refused = from->connections_refused;
+  info->streams = from->streams;
+  info->in_flight = from->in_flight;
+  info->in_flight_max = from->in_flight_max;
+  info->pulls_active = from->pulls_active;
+  info->watches = from->watches;
   if (from->memory == NULL)
     return;
   info->memory_parameters = from->memory->parameters;
@@ -318,6 +265,9 @@ static void copy_server_info(const Espalier__V1__ServerInfoReply *from, struct e
   info->memory_staged = from->memory->staged;
   info->memory_staged_max = from->memory->staged_max;
   info->memory_copy_on_write = from->memory->copy_on_write;
+  info->memory_copy_on_write_max = from->memory->copy_on_write_max;
+  info->memory_spare = from->memory->spare;
+  info->memory_resident = from->memory->resident;
 }
 
 enum esp_code esp_decode_server_info(struct esp_in in, struct esp_server_info *ret, struct esp_status *st) {
@@ -327,6 +277,71 @@ enum esp_code esp_decode_server_info(struct esp_in in, struct esp_server_info *r
   if (code == ESP_OK) {
     *ret = (struct esp_server_info){0};
     copy_server_info(message, ret);
+  }
+  esp_arena_done(&arena);
+  return code;
+}
+
+/* ---- workers ---- */
+
+struct workers_box {
+  struct esp_workers workers;   /* first, so that the caller's pointer is the box's */
+  struct esp_worker_info *list; /* owned; workers.workers */
+  size_t capacity;              /* of list */
+  struct esp_arena arena;       /* the strings */
+};
+
+void esp_workers_free(struct esp_workers *workers) {
+  struct workers_box *box = (struct workers_box *)workers;
+  if (box == NULL)
+    return;
+  esp_arena_done(&box->arena);
+  esp_free(box->list);
+  esp_free(box);
+}
+
+static bool add_worker(struct workers_box *box, const Espalier__V1__WorkersResponse__Worker *from) {
+  size_t len = box->workers.len;
+  if (!esp_grow((void **)&box->list, &box->capacity, len + 1, sizeof *box->list))
+    return false;
+  struct esp_worker_info *worker = &box->list[len];
+  *worker = (struct esp_worker_info){.session = from->session,
+                                     .live = from->live != 0,
+                                     .last_sequence = from->last_sequence,
+                                     .in_flight = from->in_flight,
+                                     .pushes = from->pushes,
+                                     .last_seen_ms = from->last_seen_ms,
+                                     .staleness = from->staleness};
+  bool ok = copy_text(&box->arena, from->name, &worker->name) && copy_text(&box->arena, from->peer, &worker->peer);
+  box->workers.workers = box->list;
+  box->workers.len += ok;
+  return ok;
+}
+
+static bool add_workers_page(struct workers_box *box, const Espalier__V1__WorkersResponse *page) {
+  for (size_t i = 0; i < page->n_workers; i++)
+    if (!add_worker(box, page->workers[i]))
+      return false;
+  return true;
+}
+
+static struct workers_box *workers_box_new(void) {
+  struct workers_box *box = esp_calloc(1, sizeof *box);
+  if (box != NULL)
+    esp_arena_init(&box->arena, RESULT_BYTES_MAX);
+  return box;
+}
+
+enum esp_code esp_decode_workers(struct esp_in in, struct esp_workers **result, struct esp_status *st) {
+  struct esp_arena arena;
+  Espalier__V1__WorkersResponse *page;
+  enum esp_code code = esp_pb_unpack(in, NO_CHUNKS, &espalier__v1__workers_response__descriptor, &arena, &page, st);
+  if (code == ESP_OK) {
+    struct workers_box *box = *result == NULL ? workers_box_new() : (struct workers_box *)*result;
+    if (box != NULL)
+      *result = &box->workers;
+    if (box == NULL || !add_workers_page(box, page))
+      code = esp_fail(st, ESP_RESOURCE_EXHAUSTED, "out of memory for the list of workers");
   }
   esp_arena_done(&arena);
   return code;

@@ -6,8 +6,9 @@
 #include "client/src/codec_pb.h"
 #include "espalier/v1/parameter_server.pb-c.h"
 
-#define DECLARE_LEAVES 3 /* the field of DeclareRequest */
-#define CHUNK_DATA 15    /* the field of Chunk */
+#define DECLARE_LEAVES 3 /* fields of DeclareRequest */
+#define DECLARE_NODES 4
+#define CHUNK_DATA 15 /* the field of Chunk */
 #define TAG_BYTES(field) (((uint64_t)(field) << 3) | 2)
 
 enum esp_code esp_encode_declare(struct esp_buf *buf, const struct esp_declare_head *head, struct esp_status *st) {
@@ -21,37 +22,30 @@ enum esp_code esp_encode_declare(struct esp_buf *buf, const struct esp_declare_h
   return esp_pb_pack(buf, &message.base, st);
 }
 
-/* The first value of a leaf, as the wire has it. */
-struct initializer {
-  Espalier__V1__Initializer init;
-  Espalier__V1__Initializer__Uniform uniform;
-  Espalier__V1__Initializer__Normal normal;
-};
-
-static void fill_initializer(const struct esp_leaf_spec *spec, struct initializer *fill) {
+void esp_pb_fill_init(enum esp_leaf_init kind, double a, double b, uint64_t seed, struct esp_pb_init *fill) {
   espalier__v1__initializer__init(&fill->init);
   espalier__v1__initializer__uniform__init(&fill->uniform);
   espalier__v1__initializer__normal__init(&fill->normal);
-  fill->init.seed = spec->seed;
-  switch (spec->init) {
+  fill->init.seed = seed;
+  switch (kind) {
   case ESP_ZEROS:
     fill->init.value_case = ESPALIER__V1__INITIALIZER__VALUE_ZEROS;
     fill->init.zeros = 1;
     break;
   case ESP_CONSTANT:
     fill->init.value_case = ESPALIER__V1__INITIALIZER__VALUE_CONSTANT;
-    fill->init.constant = spec->a;
+    fill->init.constant = a;
     break;
   case ESP_UNIFORM:
     fill->init.value_case = ESPALIER__V1__INITIALIZER__VALUE_UNIFORM;
-    fill->uniform.low = spec->a;
-    fill->uniform.high = spec->b;
+    fill->uniform.low = a;
+    fill->uniform.high = b;
     fill->init.uniform = &fill->uniform;
     break;
   case ESP_NORMAL:
     fill->init.value_case = ESPALIER__V1__INITIALIZER__VALUE_NORMAL;
-    fill->normal.mean = spec->a;
-    fill->normal.stddev = spec->b;
+    fill->normal.mean = a;
+    fill->normal.stddev = b;
     fill->init.normal = &fill->normal;
     break;
   case ESP_VALUE:
@@ -61,26 +55,50 @@ static void fill_initializer(const struct esp_leaf_spec *spec, struct initialize
   }
 }
 
-enum esp_code esp_encode_leaf(struct esp_buf *buf, const struct esp_leaf_spec *spec, struct esp_status *st) {
-  struct initializer fill;
-  fill_initializer(spec, &fill);
-  Espalier__V1__LeafSpec leaf = ESPALIER__V1__LEAF_SPEC__INIT;
-  leaf.path = (char *)spec->path;
-  leaf.n_shape = spec->rank;
-  leaf.shape = (uint64_t *)spec->shape;
-  leaf.dtype = (Espalier__V1__DType)spec->dtype;
-  leaf.kind = spec->kind == 0 ? ESPALIER__V1__KIND__KIND_TRAINED : (Espalier__V1__Kind)spec->kind;
-  leaf.tag = esp_pb_text(spec->tag);
-  leaf.group = esp_pb_text(spec->group);
-  leaf.frozen = spec->frozen;
-  leaf.init = &fill.init;
-  size_t len = protobuf_c_message_get_packed_size(&leaf.base);
+void esp_pb_fill_leaf(const struct esp_leaf_spec *spec, struct esp_pb_leaf *fill) {
+  Espalier__V1__LeafSpec *leaf = &fill->leaf;
+  espalier__v1__leaf_spec__init(leaf);
+  esp_pb_fill_init(spec->init, spec->a, spec->b, spec->seed, &fill->init);
+  leaf->path = (char *)spec->path;
+  leaf->n_shape = spec->rank;
+  leaf->shape = (uint64_t *)spec->shape;
+  leaf->dtype = (Espalier__V1__DType)spec->dtype;
+  leaf->kind = spec->kind == 0 ? ESPALIER__V1__KIND__KIND_TRAINED : (Espalier__V1__Kind)spec->kind;
+  leaf->tag = esp_pb_text(spec->tag);
+  leaf->group = esp_pb_text(spec->group);
+  leaf->alias_of = esp_pb_text(spec->alias_of);
+  leaf->view = spec->transposed ? ESPALIER__V1__VIEW__VIEW_TRANSPOSE : ESPALIER__V1__VIEW__VIEW_IDENTITY;
+  leaf->frozen = spec->frozen;
+  leaf->detached = spec->detached;
+  leaf->init = &fill->init.init;
+}
+
+/* As one of a DeclareRequest's. */
+static enum esp_code add_part(struct esp_buf *buf, uint32_t field, const ProtobufCMessage *part,
+                              struct esp_status *st) {
+  size_t len = protobuf_c_message_get_packed_size(part);
   enum esp_code code = esp_buf_reserve(buf, 20 + len, st); /* tag and length have 20 bytes at most */
   if (code != ESP_OK)
     return code;
-  esp_buf_add_varint(buf, TAG_BYTES(DECLARE_LEAVES));
+  esp_buf_add_varint(buf, TAG_BYTES(field));
   esp_buf_add_varint(buf, len);
-  return esp_pb_pack(buf, &leaf.base, st);
+  return esp_pb_pack(buf, part, st);
+}
+
+enum esp_code esp_encode_leaf(struct esp_buf *buf, const struct esp_leaf_spec *spec, struct esp_status *st) {
+  struct esp_pb_leaf fill;
+  esp_pb_fill_leaf(spec, &fill);
+  return add_part(buf, DECLARE_LEAVES, &fill.leaf.base, st);
+}
+
+enum esp_code esp_encode_node(struct esp_buf *buf, const struct esp_node_spec *spec, struct esp_status *st) {
+  Espalier__V1__NodeSpec node = ESPALIER__V1__NODE_SPEC__INIT;
+  node.path = esp_pb_text(spec->path);
+  node.tag = esp_pb_text(spec->tag);
+  node.group = esp_pb_text(spec->group);
+  node.frozen = spec->frozen;
+  node.detached = spec->detached;
+  return add_part(buf, DECLARE_NODES, &node.base, st);
 }
 
 void esp_declare_reply_done(struct esp_declare_reply *reply) {

@@ -7,6 +7,7 @@
 
 #include "base/arena.h"
 #include "client/src/codec.h"
+#include "espalier/v1/types.pb-c.h"
 
 /* protobuf-c takes strings as char *, and never writes to them; NULL is the empty one. */
 char *esp_pb_text(const char *text);
@@ -20,5 +21,19 @@ enum esp_code esp_pb_pack(struct esp_buf *buf, const ProtobufCMessage *message, 
  */
 enum esp_code esp_pb_unpack(struct esp_in in, uint32_t chunks_field, const ProtobufCMessageDescriptor *descriptor,
                             struct esp_arena *arena, void *ret_message, struct esp_status *st) ESP_WARN_UNUSED;
+
+/* A first value, and a leaf with one, as the wire has them. They point into themselves and into what they are made of.
+ */
+struct esp_pb_init {
+  Espalier__V1__Initializer init;
+  Espalier__V1__Initializer__Uniform uniform;
+  Espalier__V1__Initializer__Normal normal;
+};
+void esp_pb_fill_init(enum esp_leaf_init kind, double a, double b, uint64_t seed, struct esp_pb_init *fill);
+struct esp_pb_leaf {
+  Espalier__V1__LeafSpec leaf;
+  struct esp_pb_init init;
+};
+void esp_pb_fill_leaf(const struct esp_leaf_spec *spec, struct esp_pb_leaf *fill);
 
 #endif

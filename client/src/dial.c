@@ -24,6 +24,25 @@
 #include "base/check.h"
 #include "client/src/retry.h"
 
+/* How often a wait looks whether it is to stop, which only the closing of a client asks for. */
+#define SLICE_MS 50
+
+/* How long a dial may go on. */
+struct patience {
+  uint64_t deadline_ms;    /* of esp_now_ms */
+  const atomic_bool *stop; /* set by another thread */
+};
+
+/* The end of the next slice of a wait. */
+static uint64_t slice_end(const struct patience *patience) {
+  uint64_t end_ms = esp_now_ms() + SLICE_MS;
+  return end_ms < patience->deadline_ms ? end_ms : patience->deadline_ms;
+}
+
+static bool is_over(const struct patience *patience) {
+  return esp_left_ms(patience->deadline_ms) == 0 || atomic_load_explicit(patience->stop, memory_order_relaxed);
+}
+
 static enum esp_code fail_dial(const struct esp_address *address, const char *reason, struct esp_status *st) {
   return esp_fail(st, ESP_UNAVAILABLE,
                   "no server at %s (%c%s); start one with espalierd or name it with --server or ESPALIER_SERVER",
@@ -109,15 +128,18 @@ static struct lookup *lookup_start(const struct esp_address *address) {
 }
 
 /* The addresses of a name; NULL with the reason in *ret_reason. */
-static struct addrinfo *lookup_name(const struct esp_address *address, uint64_t deadline_ms, const char **ret_reason) {
+static struct addrinfo *lookup_name(const struct esp_address *address, const struct patience *patience,
+                                    const char **ret_reason) {
   struct lookup *lookup = lookup_start(address);
   if (lookup == NULL) {
     *ret_reason = "out of memory while looking up the name";
     return NULL;
   }
-  struct timespec at = {.tv_sec = (time_t)(deadline_ms / 1000), .tv_nsec = (long)(deadline_ms % 1000) * 1000000};
   pthread_mutex_lock(&lookup->mutex);
-  while (!lookup->done && pthread_cond_timedwait(&lookup->changed, &lookup->mutex, &at) != ETIMEDOUT) {
+  while (!lookup->done && !is_over(patience)) {
+    uint64_t until_ms = slice_end(patience);
+    struct timespec at = {.tv_sec = (time_t)(until_ms / 1000), .tv_nsec = (long)(until_ms % 1000) * 1000000};
+    pthread_cond_timedwait(&lookup->changed, &lookup->mutex, &at);
   }
   struct addrinfo *list = lookup->list;
   lookup->list = NULL;
@@ -140,16 +162,15 @@ static bool is_connected_to_itself(int fd) {
 }
 
 /* 0, or the errno of the failure. */
-static int wait_connected(int fd, uint64_t deadline_ms) {
+static int wait_connected(int fd, const struct patience *patience) {
   for (;;) {
     struct pollfd poller = {.fd = fd, .events = POLLOUT};
-    uint64_t left_ms = esp_left_ms(deadline_ms);
-    int ready = poll(&poller, 1, left_ms > 60000 ? 60000 : (int)left_ms);
+    int ready = poll(&poller, 1, (int)esp_left_ms(slice_end(patience)));
     if (ready > 0)
       break;
     if (ready < 0 && errno != EINTR)
       return errno;
-    if (esp_left_ms(deadline_ms) == 0)
+    if (is_over(patience))
       return ETIMEDOUT;
   }
   int error = 0;
@@ -159,19 +180,36 @@ static int wait_connected(int fd, uint64_t deadline_ms) {
   return error;
 }
 
+/* A connection on which nothing is sent, as a watch's, learns from the kernel within a minute that its peer's machine
+ * is gone. A server that is merely stopped is not: its kernel answers. */
+static int set_options(int fd) {
+  const struct {
+    int level;
+    int option;
+    int value;
+  } options[] = {{SOL_SOCKET, SO_KEEPALIVE, 1},
+                 {IPPROTO_TCP, TCP_KEEPIDLE, 30},
+                 {IPPROTO_TCP, TCP_KEEPINTVL, 10},
+                 {IPPROTO_TCP, TCP_KEEPCNT, 3},
+                 {IPPROTO_TCP, TCP_NODELAY, 1}};
+  for (size_t i = 0; i < sizeof options / sizeof options[0]; i++)
+    if (setsockopt(fd, options[i].level, options[i].option, &options[i].value, sizeof options[i].value) != 0)
+      return errno;
+  return 0;
+}
+
 /* 0 and *ret_fd, or the errno of the failure. */
-static int connect_one(const struct sockaddr *to, socklen_t to_len, uint64_t deadline_ms, int *ret_fd) {
+static int connect_one(const struct sockaddr *to, socklen_t to_len, const struct patience *patience, int *ret_fd) {
   int fd = socket(to->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (fd < 0)
     return errno;
   int error = connect(fd, to, to_len) == 0 ? 0 : errno;
   if (error == EINPROGRESS || error == EINTR)
-    error = wait_connected(fd, deadline_ms);
+    error = wait_connected(fd, patience);
   if (error == 0 && is_connected_to_itself(fd))
     error = ECONNREFUSED;
-  int one = 1;
-  if (error == 0 && to->sa_family != AF_UNIX && setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one) != 0)
-    error = errno;
+  if (error == 0 && to->sa_family != AF_UNIX)
+    error = set_options(fd);
   if (error != 0) {
     close(fd);
     return error;
@@ -180,11 +218,11 @@ static int connect_one(const struct sockaddr *to, socklen_t to_len, uint64_t dea
   return 0;
 }
 
-static enum esp_code dial_unix(const struct esp_address *address, uint64_t deadline_ms, int *ret_fd,
+static enum esp_code dial_unix(const struct esp_address *address, const struct patience *patience, int *ret_fd,
                                struct esp_status *st) {
   struct sockaddr_un to = {.sun_family = AF_UNIX};
   memcpy(to.sun_path, address->path, strlen(address->path) + 1);
-  int error = connect_one((const struct sockaddr *)&to, sizeof to, deadline_ms, ret_fd);
+  int error = connect_one((const struct sockaddr *)&to, sizeof to, patience, ret_fd);
   if (error == EACCES)
     return esp_fail(st, ESP_PERMISSION_DENIED,
                     "%s can't be opened (permission denied); its owner is the user that the server runs as",
@@ -192,31 +230,34 @@ static enum esp_code dial_unix(const struct esp_address *address, uint64_t deadl
   return error == 0 ? ESP_OK : fail_dial(address, errno_text(error), st);
 }
 
-static enum esp_code dial_list(const struct esp_address *address, const struct addrinfo *list, uint64_t deadline_ms,
-                               int *ret_fd, struct esp_status *st) {
+static enum esp_code dial_list(const struct esp_address *address, const struct addrinfo *list,
+                               const struct patience *patience, int *ret_fd, struct esp_status *st) {
   int error = EADDRNOTAVAIL;
   unsigned left = 0;
   for (const struct addrinfo *at = list; at != NULL; at = at->ai_next)
     left++;
   for (const struct addrinfo *at = list; at != NULL; at = at->ai_next, left--) {
-    uint64_t share_ms = esp_left_ms(deadline_ms) / left;
-    error = connect_one(at->ai_addr, at->ai_addrlen, esp_now_ms() + share_ms, ret_fd);
+    struct patience share = {.deadline_ms = esp_now_ms() + esp_left_ms(patience->deadline_ms) / left,
+                             .stop = patience->stop};
+    error = connect_one(at->ai_addr, at->ai_addrlen, &share, ret_fd);
     if (error == 0)
       return ESP_OK;
   }
   return fail_dial(address, errno_text(error), st);
 }
 
-enum esp_code esp_dial(const struct esp_address *address, uint64_t deadline_ms, int *ret_fd, struct esp_status *st) {
+enum esp_code esp_dial(const struct esp_address *address, uint64_t deadline_ms, const atomic_bool *stop, int *ret_fd,
+                       struct esp_status *st) {
+  struct patience patience = {.deadline_ms = deadline_ms, .stop = stop};
   if (address->path[0] != 0)
-    return dial_unix(address, deadline_ms, ret_fd, st);
+    return dial_unix(address, &patience, ret_fd, st);
   struct addrinfo *list = NULL;
-  const char *reason = NULL;
+  const char *reason = "its name has no address";
   if (resolve(address->host, address->port, AI_NUMERICHOST, &list) != 0)
-    list = lookup_name(address, deadline_ms, &reason);
+    list = lookup_name(address, &patience, &reason);
   if (list == NULL)
     return fail_dial(address, reason, st);
-  enum esp_code code = dial_list(address, list, deadline_ms, ret_fd, st);
+  enum esp_code code = dial_list(address, list, &patience, ret_fd, st);
   freeaddrinfo(list);
   return code;
 }

@@ -4,14 +4,49 @@
  * that can fail; it happens before anything is put. */
 #include "client/src/leaves.h"
 
+#include <string.h>
+
 #include "base/alloc.h"
 #include "base/check.h"
 
 #define CAPACITY_MIN 16
 
+static size_t text_bytes(const char *text) {
+  return text == NULL ? 0 : strlen(text) + 1;
+}
+
+/* To *to, which moves on. */
+static const char *copy_text(const char *text, char **to) {
+  if (text == NULL)
+    return NULL;
+  char *copy = *to;
+  *to = stpcpy(copy, text) + 1;
+  return copy;
+}
+
+struct esp_leaf_spec *esp_leaf_spec_copy(const struct esp_leaf_spec *spec) {
+  struct esp_leaf_spec *copy = esp_malloc(sizeof *copy + text_bytes(spec->path) + text_bytes(spec->tag) +
+                                          text_bytes(spec->group) + text_bytes(spec->alias_of));
+  if (copy == NULL)
+    return NULL;
+  char *to = (char *)(copy + 1);
+  *copy = *spec;
+  copy->path = copy_text(spec->path, &to);
+  copy->tag = copy_text(spec->tag, &to);
+  copy->group = copy_text(spec->group, &to);
+  copy->alias_of = copy_text(spec->alias_of, &to);
+  copy->value = NULL;
+  return copy;
+}
+
+static void place_done(struct esp_leaf_known *place) {
+  esp_free(place->path);
+  esp_free(place->spec);
+}
+
 void esp_leaves_done(struct esp_leaves *leaves) {
   for (size_t i = 0; i < leaves->capacity; i++)
-    esp_free(leaves->places[i].path);
+    place_done(&leaves->places[i]);
   esp_free(leaves->places);
   *leaves = (struct esp_leaves){0};
 }
@@ -59,6 +94,6 @@ void esp_leaves_put(struct esp_leaves *leaves, const struct esp_leaf_known *leaf
   struct esp_leaf_known *place = place_of(leaves, leaf->id);
   if (place->id == 0)
     leaves->len++;
-  esp_free(place->path);
+  place_done(place);
   *place = *leaf;
 }

@@ -16,7 +16,6 @@
 
 /* The heart asks again after this where the server gives no lease. */
 #define LEASE_MS_DEFAULT 30000
-#define DIAL_MS_MAX 1000 /* of the heart, which closing can't interrupt while it dials */
 
 static enum esp_code take_join(void *data, struct esp_in in, struct esp_status *st) {
   return esp_decode_join(in, data, st);
@@ -88,6 +87,15 @@ enum esp_code esp_session_get(struct esp_client *client, uint64_t deadline_ms, s
   return code;
 }
 
+bool esp_session_known(struct esp_client *client, struct esp_session *ret) {
+  pthread_mutex_lock(&client->mutex);
+  bool known = client->session != 0;
+  if (known)
+    *ret = (struct esp_session){.session = client->session, .lineage = client->lineage};
+  pthread_mutex_unlock(&client->mutex);
+  return known;
+}
+
 /* ---- sequences ---- */
 
 static bool has_room(const struct esp_client *client) {
@@ -95,6 +103,13 @@ static bool has_room(const struct esp_client *client) {
   for (size_t i = 0; i < client->open_len; i++)
     oldest = client->open[i] < oldest ? client->open[i] : oldest;
   return client->open_len < ESP_OPEN_MAX && client->sequence_next - oldest < client->in_flight_max;
+}
+
+/* With the mutex held, and room. */
+static void take_sequence(struct esp_client *client, struct esp_session *ret) {
+  *ret =
+      (struct esp_session){.session = client->session, .lineage = client->lineage, .sequence = client->sequence_next++};
+  client->open[client->open_len++] = ret->sequence;
 }
 
 enum esp_code esp_session_push_begin(struct esp_client *client, uint64_t deadline_ms, struct esp_session *ret,
@@ -108,13 +123,19 @@ enum esp_code esp_session_push_begin(struct esp_client *client, uint64_t deadlin
     else
       code = ensure(client, deadline_ms, st);
   }
-  if (code == ESP_OK) {
-    *ret = (struct esp_session){
-        .session = client->session, .lineage = client->lineage, .sequence = client->sequence_next++};
-    client->open[client->open_len++] = ret->sequence;
-  }
+  if (code == ESP_OK)
+    take_sequence(client, ret);
   pthread_mutex_unlock(&client->mutex);
   return code;
+}
+
+bool esp_session_push_try(struct esp_client *client, struct esp_session *ret) {
+  pthread_mutex_lock(&client->mutex);
+  bool ok = client->session != 0 && !client->joining && has_room(client);
+  if (ok)
+    take_sequence(client, ret);
+  pthread_mutex_unlock(&client->mutex);
+  return ok;
 }
 
 void esp_session_push_end(struct esp_client *client, const struct esp_session *session) {
@@ -167,29 +188,56 @@ enum esp_code esp_session_check(struct esp_client *client, const struct esp_sess
   return code;
 }
 
-static enum esp_code fail_lineage(struct esp_client *client, uint64_t lineage_old, uint64_t lineage_new,
-                                  struct esp_status *st) {
-  return esp_fail(st, ESP_ABORTED,
-                  "the server at %s started anew and lost commits: its lineage is %016" PRIx64
-                  ", the leaves were declared in %016" PRIx64 "; declare them again",
-                  client->address.text, lineage_new, lineage_old);
+void esp_session_meet(struct esp_client *client, uint64_t lineage_old, uint64_t lineage_new) {
+  pthread_mutex_lock(&client->mutex);
+  bool notify = client->session == 0 && client->lineage != lineage_new;
+  if (notify)
+    client->lineage = lineage_new;
+  pthread_mutex_unlock(&client->mutex);
+  if (notify && client->options.on_lineage != NULL)
+    client->options.on_lineage(client->options.on_lineage_data, lineage_old, lineage_new);
 }
 
-enum esp_code esp_session_fail_lineage(struct esp_client *client, uint64_t lineage_old, struct esp_status *st) {
+enum esp_code esp_session_fail_lineage(struct esp_client *client, uint64_t lineage_old, uint64_t deadline_ms,
+                                       struct esp_status *st) {
+  bool again = client->options.on_new_lineage == ESP_LINEAGE_REDECLARE && esp_declare_again(client, deadline_ms);
   pthread_mutex_lock(&client->mutex);
   uint64_t lineage_new = client->lineage;
   pthread_mutex_unlock(&client->mutex);
-  return fail_lineage(client, lineage_old, lineage_new, st);
+  return esp_fail(st, ESP_ABORTED,
+                  "the server at %s started anew and lost commits: its lineage is %016" PRIx64
+                  ", the leaves were declared in %016" PRIx64 "; %s",
+                  client->address.text, lineage_new, lineage_old,
+                  again ? "they were declared again" : "declare them again");
 }
 
-enum esp_code esp_session_leaves_check(struct esp_client *client, uint64_t *ret_lineage, struct esp_status *st) {
+enum esp_code esp_session_leaves_check(struct esp_client *client, uint64_t leaves_lineage, uint64_t deadline_ms,
+                                       uint64_t *ret_lineage, struct esp_status *st) {
   pthread_mutex_lock(&client->mutex);
   uint64_t lineage = client->lineage;
-  uint64_t leaves_lineage = client->leaves.len == 0 ? lineage : client->leaves_lineage;
+  uint64_t known = client->leaves.len == 0 ? 0 : client->leaves_lineage;
   pthread_mutex_unlock(&client->mutex);
-  if (lineage != leaves_lineage)
-    return fail_lineage(client, leaves_lineage, lineage, st);
+  if (known != 0 && lineage != 0 && lineage != known)
+    return esp_session_fail_lineage(client, known, deadline_ms, st);
+  if (leaves_lineage != 0 && leaves_lineage != known)
+    return esp_fail(st, ESP_ABORTED,
+                    "the leaves of lineage %016" PRIx64 " were declared again in %016" PRIx64 " after this call began",
+                    leaves_lineage, known);
   *ret_lineage = lineage;
+  return ESP_OK;
+}
+
+enum esp_code esp_session_found(struct esp_client *client, uint64_t lineage, struct esp_status *st) {
+  pthread_mutex_lock(&client->mutex);
+  if (client->session == 0)
+    client->lineage = lineage;
+  uint64_t own = client->lineage;
+  pthread_mutex_unlock(&client->mutex);
+  if (own != lineage)
+    return esp_fail(st, ESP_ABORTED,
+                    "the server at %s started anew and lost commits: its lineage is %016" PRIx64
+                    ", the session's is %016" PRIx64,
+                    client->address.text, lineage, own);
   return ESP_OK;
 }
 
@@ -216,44 +264,45 @@ static enum esp_code ask_session(struct esp_client *client, const char *method, 
   return code;
 }
 
-/* Whether there is a connection, and nobody closes. */
-static bool reach(struct esp_client *client) {
-  struct esp_conn *conn;
-  if (esp_client_connect(client, esp_now_ms() + DIAL_MS_MAX, &conn, NULL) != ESP_OK)
-    return false;
-  esp_conn_unref(conn);
-  pthread_mutex_lock(&client->mutex);
-  bool closing = client->closing;
-  pthread_mutex_unlock(&client->mutex);
-  return !closing;
-}
-
 /* A heartbeat that fails is left to the next one, and a session that the server has forgotten to the next push, in
  * whose thread the caller can be told. */
 static void beat(struct esp_client *client, uint64_t session, uint64_t deadline_ms) {
   struct esp_session_reply reply = {0};
-  if (reach(client) &&
-      ask_session(client, ESP_METHOD_WORKER("Heartbeat"), session, deadline_ms, take_heartbeat, &reply) == ESP_OK)
+  if (ask_session(client, ESP_METHOD_WORKER("Heartbeat"), session, deadline_ms, take_heartbeat, &reply) == ESP_OK)
     esp_flags_refresh(client, reply.epoch, deadline_ms);
+}
+
+/* What the heart is to do next, with the mutex held; false to wait until *wake_ms. */
+static bool is_due(struct esp_client *client, uint64_t *session, uint64_t *wake_ms) {
+  uint64_t now_ms = esp_now_ms();
+  if (client->session != *session) {
+    *session = client->session;
+    *wake_ms = now_ms + client->lease_ms / 3;
+  }
+  if (*session == 0)
+    *wake_ms = now_ms + LEASE_MS_DEFAULT;
+  return client->flags_wanted != 0 || now_ms >= *wake_ms;
 }
 
 void *esp_session_heart(void *data) {
   struct esp_client *client = data;
-  uint64_t session = 0, next_ms = UINT64_MAX;
+  uint64_t session = 0, wake_ms = UINT64_MAX;
   pthread_mutex_lock(&client->mutex);
-  while (!client->closing) {
-    uint64_t now_ms = esp_now_ms();
-    if (client->session != session) {
-      session = client->session;
-      next_ms = now_ms + client->lease_ms / 3;
-    }
-    if (session == 0 || now_ms < next_ms) {
-      esp_client_wait(client, session == 0 ? now_ms + LEASE_MS_DEFAULT : next_ms);
+  while (!atomic_load(&client->closing)) {
+    if (!is_due(client, &session, &wake_ms)) {
+      esp_client_wait(client, wake_ms);
       continue;
     }
-    next_ms = now_ms + client->lease_ms / 3;
+    uint64_t wanted = client->flags_wanted;
+    uint64_t end_ms = esp_now_ms() + (session == 0 ? LEASE_MS_DEFAULT : client->lease_ms) / 3;
+    client->flags_wanted = 0;
+    if (wanted == 0)
+      wake_ms = end_ms;
     pthread_mutex_unlock(&client->mutex);
-    beat(client, session, next_ms);
+    if (wanted != 0)
+      esp_flags_refresh(client, wanted, end_ms);
+    else
+      beat(client, session, end_ms);
     pthread_mutex_lock(&client->mutex);
   }
   pthread_mutex_unlock(&client->mutex);
@@ -263,7 +312,7 @@ void *esp_session_heart(void *data) {
 void esp_session_leave(struct esp_client *client, uint64_t deadline_ms) {
   pthread_mutex_lock(&client->mutex);
   uint64_t session = client->session;
-  bool reachable = client->conn != NULL && esp_conn_is_usable(client->conn);
+  bool reachable = client->conns[0] != NULL && esp_conn_is_usable(client->conns[0]);
   pthread_mutex_unlock(&client->mutex);
   /* Where the answer does not come the lease ends the session. */
   if (session != 0 && reachable)

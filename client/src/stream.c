@@ -1,8 +1,9 @@
 /* A stack of PushPull streams, so that a push needs no new call.
  *
  * The happy path: a thread takes the stream that was used last, uses it alone, and gives it back. Where all are in use
- * it opens another, up to a bound, and then waits for one. A stream on which anything failed is dropped, and one whose
- * connection has hung up is dropped when it is taken, so that a restart of the server costs no attempt. */
+ * it opens another, up to a bound, and then waits for one; with several channels new ones take turns. A stream on which
+ * anything failed is dropped, and one whose connection has hung up is dropped when it is taken, so that a restart of
+ * the server costs no attempt. */
 #include "base/alloc.h"
 #include "client/src/client.h"
 
@@ -17,7 +18,7 @@ static enum esp_code stream_open(struct esp_client *client, uint64_t deadline_ms
   struct esp_stream *stream = esp_calloc(1, sizeof *stream);
   if (stream == NULL)
     return esp_fail(st, ESP_RESOURCE_EXHAUSTED, "out of memory for a stream");
-  enum esp_code code = esp_client_connect(client, deadline_ms, &stream->conn, st);
+  enum esp_code code = esp_client_connect_next(client, deadline_ms, &client->closing, &stream->conn, st);
   if (code == ESP_OK)
     code = esp_call_new(stream->conn, ESP_METHOD_WORKER("PushPull"), &stream->call, st);
   if (code != ESP_OK) {

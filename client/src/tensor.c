@@ -98,6 +98,16 @@ enum esp_code esp_get(esp_client *client, const char *path, struct esp_tensor *r
   return code;
 }
 
+const void *esp_row(const struct esp_tensor *tensor, uint64_t row, size_t *ret_bytes) {
+  uint64_t rows = tensor->rank == 0 ? 1 : tensor->shape[0];
+  if (row >= rows)
+    return NULL;
+  size_t bytes = (size_t)(tensor->bytes / rows);
+  if (ret_bytes != NULL)
+    *ret_bytes = bytes;
+  return (const uint8_t *)tensor->data + row * bytes;
+}
+
 /* ---- stage and set ---- */
 
 static enum esp_code check_tensor(const char *path, const struct esp_tensor *tensor, struct esp_status *st) {

@@ -7,6 +7,7 @@
  *   esp_call_new: START, INITIAL, STATUS, RECV posted
  *   esp_call_send: waits for START or the SEND before, posts SEND
  *   esp_call_recv: waits for RECV; the next function that needs one posts it again
+ *   esp_call_wake: WAKE, which is an empty batch, completes at once
  *   esp_call_free: cancels, waits until nothing is posted, lets go of the call, waits until nothing is lent
  *
  * How it fails: the server's status comes with STATUS. A connection that was cut ends every call on it with UNAVAILABLE
@@ -43,6 +44,8 @@
 
 /* A message of the largest size has its chunk's payload and a little more. */
 #define MESSAGE_BYTES_MAX ((int)ESP_CHUNK_BYTES_MAX + (64 << 10))
+/* A declaration's answer has some ten bytes a leaf, where the leaves were there before in another order. */
+#define ANSWER_BYTES_MAX (64 << 20)
 /* How long a cancelled call may take to give its memory back before its connection is broken. */
 #define RETURN_MS_MAX 200
 
@@ -54,7 +57,7 @@ struct esp_conn {
   char address[ESP_ADDRESS_TEXT_MAX]; /* for messages */
 };
 
-enum call_op { OP_START, OP_INITIAL, OP_STATUS, OP_SEND, OP_RECV, OPS };
+enum call_op { OP_START, OP_INITIAL, OP_STATUS, OP_SEND, OP_RECV, OP_WAKE, OPS };
 
 struct esp_call {
   struct esp_conn *conn;         /* a reference */
@@ -62,7 +65,8 @@ struct esp_call {
   grpc_call *call;               /* owned */
   char tags[OPS];                /* their addresses are the operations' tags */
   atomic_uint posted;            /* a bit for each operation under way */
-  atomic_size_t loans;           /* slices that refer to callers' memory and are not destroyed */
+  struct esp_loans loans;        /* slices that refer to callers' memory and are not destroyed */
+  struct esp_loans *lend_under;  /* the account of those to come: loans, or one whose parent it is */
   grpc_byte_buffer *message_out; /* being built; NULL: nothing appended yet */
   grpc_byte_buffer *message_in;  /* received; NULL at the stream's end */
   struct esp_span *spans;        /* of message_in */
@@ -98,7 +102,7 @@ static grpc_channel *channel_new(int fd, const char *address) {
        .key = (char *)GRPC_ARG_DEFAULT_AUTHORITY,
        .value = {.string = (char *)(is_unix ? "localhost" : address)}},
       arg_integer(GRPC_ARG_ENABLE_RETRIES, 0), /* retries are ours, and gRPC's would keep every slice */
-      arg_integer(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, MESSAGE_BYTES_MAX),
+      arg_integer(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, ANSWER_BYTES_MAX),
       arg_integer(GRPC_ARG_MAX_SEND_MESSAGE_LENGTH, MESSAGE_BYTES_MAX),
       arg_integer(GRPC_ARG_ENABLE_PER_MESSAGE_DECOMPRESSION, 0), /* it inflates without a bound */
       arg_integer(GRPC_ARG_ENABLE_PER_MESSAGE_COMPRESSION, 0),
@@ -249,7 +253,7 @@ static enum esp_code fail_over(struct esp_call *call, struct esp_status *st) {
   return esp_fail(st, code, "%s", details[0] == 0 ? esp_code_name(code) : details);
 }
 
-static enum esp_code fail_deadline(struct esp_call *call, struct esp_status *st) {
+enum esp_code esp_call_give_up(struct esp_call *call, struct esp_status *st) {
   atomic_store_explicit(&call->conn->failed, true, memory_order_relaxed);
   return esp_fail(st, ESP_DEADLINE_EXCEEDED, "the server at %s did not answer before the deadline",
                   call->conn->address);
@@ -262,7 +266,8 @@ enum esp_code esp_call_new(struct esp_conn *conn, const char *method, struct esp
   if (call == NULL)
     return esp_fail(st, ESP_RESOURCE_EXHAUSTED, "out of memory for a call");
   atomic_init(&call->posted, 0);
-  atomic_init(&call->loans, 0);
+  atomic_init(&call->loans.count, 0);
+  call->lend_under = &call->loans;
   call->conn = esp_conn_ref(conn);
   call->details = grpc_empty_slice();
   grpc_metadata_array_init(&call->initial);
@@ -280,7 +285,7 @@ enum esp_code esp_call_new(struct esp_conn *conn, const char *method, struct esp
  * connection's writes. */
 static bool come_to_rest(struct esp_call *call, bool loans, uint64_t deadline_ms) {
   while (atomic_load_explicit(&call->posted, memory_order_acquire) != 0 ||
-         (loans && atomic_load_explicit(&call->loans, memory_order_acquire) != 0)) {
+         (loans && !esp_loans_are_back(&call->loans))) {
     uint64_t now_ms = esp_now_ms();
     if (now_ms >= deadline_ms)
       return false;
@@ -339,25 +344,43 @@ void esp_call_append(struct esp_call *call, const void *bytes, size_t len) {
     append_slice(call, grpc_slice_from_copied_buffer(bytes, len));
 }
 
-/* Runs on gRPC's threads, perhaps while the waiting thread frees the call right after: the decrement is the last
- * access. */
+bool esp_loans_are_back(const struct esp_loans *loans) {
+  return atomic_load_explicit(&loans->count, memory_order_acquire) == 0;
+}
+
+void esp_call_lend_under(struct esp_call *call, struct esp_loans *loans) {
+  call->lend_under = loans == NULL ? &call->loans : loans;
+  /* Written only while nothing is lent under it: gRPC's threads read it as they give back what was. */
+  if (loans != NULL && loans->parent != &call->loans)
+    loans->parent = &call->loans;
+}
+
+/* Runs on gRPC's threads, perhaps while the waiting thread frees an account right after its last loan: the decrement is
+ * the last access, and the parent is kept by the loan that is still counted there. */
 static void loan_back(void *data) {
   esp_handoff_take();
-  atomic_size_t *loans = data;
-  atomic_fetch_sub_explicit(loans, 1, memory_order_release);
+  for (struct esp_loans *loans = data, *parent; loans != NULL; loans = parent) {
+    parent = loans->parent;
+    atomic_fetch_sub_explicit(&loans->count, 1, memory_order_release);
+  }
 }
 
 void esp_call_append_loan(struct esp_call *call, const void *bytes, size_t len) {
-  atomic_fetch_add_explicit(&call->loans, 1, memory_order_relaxed);
+  for (struct esp_loans *loans = call->lend_under; loans != NULL; loans = loans->parent)
+    atomic_fetch_add_explicit(&loans->count, 1, memory_order_relaxed);
   esp_handoff_give();
-  append_slice(call, grpc_slice_new_with_user_data((void *)bytes, len, loan_back, &call->loans));
+  append_slice(call, grpc_slice_new_with_user_data((void *)bytes, len, loan_back, call->lend_under));
+}
+
+bool esp_call_may_send(struct esp_call *call) {
+  return (!is_posted(call, OP_SEND) && !is_posted(call, OP_START)) || call->over;
 }
 
 enum esp_code esp_call_send(struct esp_call *call, bool last, uint64_t deadline_ms, struct esp_status *st) {
   recv_again(call);
-  while ((is_posted(call, OP_SEND) || is_posted(call, OP_START)) && !call->over)
+  while (!esp_call_may_send(call))
     if (!step(call, deadline_ms))
-      return fail_deadline(call, st);
+      return esp_call_give_up(call, st);
   if (call->over)
     return fail_over(call, st);
   if (call->message_out == NULL)
@@ -377,7 +400,8 @@ static enum esp_code list_spans(struct esp_call *call, struct esp_received *ret,
     return esp_fail(st, ESP_UNIMPLEMENTED, "the server at %s sent a compressed message", call->conn->address);
   grpc_slice_buffer *buffer = &call->message_in->data.raw.slice_buffer;
   if (!esp_grow((void **)&call->spans, &call->spans_capacity, buffer->count + 1, sizeof *call->spans))
-    return esp_fail(st, ESP_RESOURCE_EXHAUSTED, "out of memory for a message of %zu bytes", buffer->length);
+    return esp_fail(st, ESP_RESOURCE_EXHAUSTED,
+                    "out of memory for the server's answer: what was asked for may have been done");
   for (size_t i = 0; i < buffer->count; i++) {
     call->spans[i].data = GRPC_SLICE_START_PTR(buffer->slices[i]);
     call->spans[i].len = GRPC_SLICE_LENGTH(buffer->slices[i]);
@@ -388,12 +412,16 @@ static enum esp_code list_spans(struct esp_call *call, struct esp_received *ret,
   return ESP_OK;
 }
 
+bool esp_call_may_recv(struct esp_call *call) {
+  recv_again(call);
+  return !is_posted(call, OP_RECV) && (!call->in_ended || call->over);
+}
+
 enum esp_code esp_call_recv(struct esp_call *call, uint64_t deadline_ms, struct esp_received *ret,
                             struct esp_status *st) {
-  recv_again(call);
-  while (is_posted(call, OP_RECV) || (call->in_ended && !call->over))
+  while (!esp_call_may_recv(call))
     if (!step(call, deadline_ms))
-      return fail_deadline(call, st);
+      return esp_call_give_up(call, st);
   if (!call->in_ended) {
     call->in_taken = true;
     return list_spans(call, ret, st);
@@ -404,11 +432,23 @@ enum esp_code esp_call_recv(struct esp_call *call, uint64_t deadline_ms, struct 
   return ESP_OK;
 }
 
+void esp_call_step(struct esp_call *call, uint64_t deadline_ms) {
+  step(call, deadline_ms);
+}
+
+void esp_call_wake(struct esp_call *call) {
+  unsigned before = atomic_fetch_or_explicit(&call->posted, 1u << OP_WAKE, memory_order_acq_rel);
+  if ((before & (1u << OP_WAKE)) != 0)
+    return; /* it has not been taken yet */
+  grpc_call_error error = grpc_call_start_batch(call->call, NULL, 0, &call->tags[OP_WAKE], NULL);
+  ESP_CHECK(error == GRPC_CALL_OK);
+}
+
 enum esp_code esp_call_settle(struct esp_call *call, uint64_t deadline_ms, struct esp_status *st) {
-  while (atomic_load_explicit(&call->loans, memory_order_acquire) > 0) {
+  while (!esp_loans_are_back(&call->loans)) {
     uint64_t now_ms = esp_now_ms();
     if (now_ms >= deadline_ms)
-      return fail_deadline(call, st);
+      return esp_call_give_up(call, st);
     step(call, now_ms + 1);
   }
   return ESP_OK;

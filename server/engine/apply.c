@@ -8,17 +8,11 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "base/arena.h"
 #include "base/check.h"
-#include "engine/internal.h"
+#include "engine/operations.h"
 
-#define OPERATIONS_MAX 10000
 #define CHANGES_KEPT_MAX 1000000 /* lines of all remembered diffs together: the oldest make room */
-
-/* What an operation does to one parameter. */
-struct action {
-  struct esp_param *param; /* the layouts hold it */
-  struct esp_item item;
-};
 
 struct waiter {
   struct waiter *next;
@@ -34,29 +28,26 @@ struct esp_apply {
   size_t operations_len;
   uint64_t if_epoch;
   bool dry_run;
-  uint64_t max_leaves;
   char key[ESP_KEY_BYTES_MAX + 1];
+  struct esp_arena arena;    /* strings of the operations, and what they point to */
   struct esp_layout *layout; /* the new one, ref'd while items run */
   struct esp_layout *base;   /* likewise */
-  struct action *actions;
-  size_t actions_len;
-  size_t actions_capacity;
+  struct esp_transaction tx;
   struct esp_push **stages; /* one an operation that has one: ref'd, or NULL */
   struct esp_push **taken;  /* likewise: those that this transaction used up */
-  uint64_t resets;
-  pthread_mutex_t lock; /* of the next three */
+  pthread_mutex_t lock;     /* of the next three */
   bool done;
   struct waiter *waiters;
   enum esp_code code; /* of a transaction that is done, as the next two */
   struct esp_status st;
+  struct esp_record *record; /* has the reply's diff */
   struct esp_apply_reply reply;
-  char *notes[1];
+  char *notes[ESP_NOTES_MAX];
 };
 
 /* Lets go of what only the transaction itself needs; its answer stays for retries. Idempotent. */
 static void apply_release(struct esp_apply *apply) {
   for (size_t i = 0; i < apply->operations_len; i++) {
-    esp_free((char *)apply->operations[i].selection);
     if (apply->stages[i] != NULL)
       esp_push_unref(apply->stages[i]);
     esp_push_free(apply->taken[i]);
@@ -68,18 +59,19 @@ static void apply_release(struct esp_apply *apply) {
   esp_free(apply->operations);
   esp_free(apply->stages);
   esp_free(apply->taken);
-  esp_free(apply->actions);
+  esp_arena_done(&apply->arena);
+  esp_work_done(&apply->tx.work);
   apply->operations = NULL;
   apply->stages = apply->taken = NULL;
-  apply->actions = NULL;
 }
 
 static void apply_unref(struct esp_apply *apply) {
   if (apply == NULL || atomic_fetch_sub(&apply->refs, 1) != 1)
     return;
   apply_release(apply);
-  esp_diff_done(&apply->reply.diff);
-  esp_free(apply->notes[0]);
+  esp_record_unref(apply->record);
+  for (size_t i = 0; i < apply->reply.notes_len; i++)
+    esp_free(apply->notes[i]);
   pthread_mutex_destroy(&apply->lock);
   esp_free(apply);
 }
@@ -163,83 +155,14 @@ void esp_remembered_done(struct esp_engine *engine) {
     apply_unref(engine->remembered[i].apply);
 }
 
-/* ---- the operations ---- */
+/* ---- building it ---- */
 
-static bool action_add(struct esp_apply *apply, struct esp_param *param, struct esp_item item) {
-  if (!esp_grow((void **)&apply->actions, &apply->actions_capacity, apply->actions_len + 1, sizeof(struct action)))
-    return false;
-  apply->actions[apply->actions_len++] = (struct action){.param = param, .item = item};
-  return true;
-}
-
-static enum esp_code no_memory(struct esp_status *st) {
-  return esp_fail(st, ESP_RESOURCE_EXHAUSTED, "no memory for so large a transaction");
-}
-
-/* A freeze waits for what is being applied to all that it names, also to what was frozen a moment ago by somebody
- * else; a thaw that resets does so for what it thaws. */
-static enum esp_code operation_freeze(struct esp_apply *apply, struct esp_edit *edit, const struct esp_operation *op,
-                                      const struct esp_selection *sel, struct esp_status *st) {
-  const struct esp_layout *view = esp_edit_view(edit);
-  bool frozen = op->kind == ESP_OPERATION_FREEZE;
-  for (size_t i = 0; i < sel->len; i++) {
-    const struct esp_place *place = esp_layout_place(view, &view->leaves[sel->leaves[i]]);
-    struct esp_item item = {.kind = ESP_ITEM_BARRIER};
-    if (!frozen && !(op->reset_state && place->frozen))
-      continue;
-    if (!frozen) {
-      item.kind = ESP_ITEM_RESET;
-      apply->resets++;
-    }
-    if (!action_add(apply, esp_place_param(place), item))
-      return no_memory(st);
-  }
-  return esp_edit_freeze(edit, sel, frozen, st);
-}
-
-static enum esp_code operation_set(struct esp_apply *apply, struct esp_edit *edit, size_t index,
-                                   const struct esp_selection *sel, struct esp_status *st) {
+static enum esp_code operation_run(struct esp_apply *apply, size_t index, struct esp_status *st) {
   const struct esp_operation *op = &apply->operations[index];
-  const struct esp_layout *view = esp_edit_view(edit);
-  struct esp_push *stage = esp_stage_find(apply->engine, op->stage, false);
-  apply->stages[index] = stage;
-  if (stage == NULL)
-    return esp_fail(st, ESP_FAILED_PRECONDITION,
-                    "there is no stage %" PRIu64 ": it was used, or has expired (twice --stall-timeout); stage again",
-                    op->stage);
-  for (size_t i = 0; i < sel->len; i++) {
-    const struct esp_leaf *leaf = &view->leaves[sel->leaves[i]];
-    struct esp_param *param = esp_place_param(esp_layout_place(view, leaf));
-    const struct esp_slot *slot = esp_upload_slot(&stage->upload, leaf->id);
-    if (slot == NULL)
-      return esp_fail(st, ESP_FAILED_PRECONDITION, "leaf %s is selected, but the stage has no value for it",
-                      leaf->path);
-    struct esp_item write = {.kind = ESP_ITEM_WRITE, .write = {.from = slot->data}};
-    struct esp_item reset = {.kind = ESP_ITEM_RESET};
-    if (!action_add(apply, param, write) || (op->reset_state && !action_add(apply, param, reset)))
-      return no_memory(st);
-    apply->resets += op->reset_state;
-  }
-  return esp_edit_touch_value(edit, sel, st);
-}
-
-static enum esp_code operation_run(struct esp_apply *apply, struct esp_edit *edit, size_t index,
-                                   struct esp_status *st) {
-  const struct esp_operation *op = &apply->operations[index];
-  struct esp_selection sel = {0};
   struct esp_status why = {0};
-  enum esp_code code = esp_select(esp_edit_view(edit), op->selection, strlen(op->selection), &sel, &why);
-  if (code == ESP_OK) {
-    apply->reply.matched += sel.len;
-    if (apply->max_leaves != 0 && apply->reply.matched > apply->max_leaves)
-      code = esp_fail(&why, ESP_FAILED_PRECONDITION,
-                      "this touches %" PRIu64 " leaves, more than the %" PRIu64 " that were allowed",
-                      apply->reply.matched, apply->max_leaves);
-  }
-  if (code == ESP_OK)
-    code = op->kind == ESP_OPERATION_SET ? operation_set(apply, edit, index, &sel, &why)
-                                         : operation_freeze(apply, edit, op, &sel, &why);
-  esp_selection_done(&sel);
+  if (op->kind == ESP_OPERATION_SET)
+    apply->stages[index] = esp_stage_find(apply->engine, op->stage, false);
+  enum esp_code code = esp_operation_run(&apply->tx, op, apply->stages[index], &why);
   if (code != ESP_OK && apply->operations_len > 1)
     return esp_fail(st, code, "operation %zu of %zu: %s", index + 1, apply->operations_len, why.message);
   return code == ESP_OK ? ESP_OK : esp_fail(st, code, "%s", why.message);
@@ -254,30 +177,34 @@ static void apply_done(struct esp_batch *batch, void *data) {
 
 /* Edits a copy; on success apply->layout is the new layout (or base itself) and the diff is there. */
 static enum esp_code apply_build(struct esp_apply *apply, struct esp_status *st) {
-  struct esp_edit *edit = esp_edit_new(apply->base);
-  if (edit == NULL)
-    return no_memory(st);
+  struct esp_transaction *tx = &apply->tx;
+  tx->edit = esp_edit_new(apply->base);
+  if (tx->edit == NULL)
+    return esp_transaction_memory(st);
   for (size_t i = 0; i < apply->operations_len; i++) {
-    enum esp_code code = operation_run(apply, edit, i, st);
+    enum esp_code code = operation_run(apply, i, st);
     if (code != ESP_OK) {
-      esp_edit_free(edit);
+      esp_edit_free(tx->edit);
       return code;
     }
   }
-  return esp_edit_finish(edit, &apply->layout, &apply->reply.diff, st);
+  enum esp_code code = esp_edit_finish(tx->edit, &apply->layout, &apply->record->diff, st);
+  apply->reply.diff = apply->record->diff;
+  if (code == ESP_OK && tx->settles)
+    code = esp_work_settle(&tx->work, apply->layout, st);
+  return code;
 }
 
-static enum esp_code apply_note(struct esp_apply *apply, struct esp_status *st) {
-  if (apply->resets == 0)
-    return ESP_OK;
-  char text[128];
-  snprintf(text, sizeof(text), "parameters whose optimizer state and step count were reset: %" PRIu64, apply->resets);
-  apply->notes[0] = esp_strdup(text);
-  if (apply->notes[0] == NULL)
-    return no_memory(st);
+/* What the work has to tell passes to the reply. */
+static void apply_note(struct esp_apply *apply) {
+  struct esp_work *work = &apply->tx.work;
+  if (work->resets > 0)
+    esp_work_note(work, "parameters whose optimizer state and step count were reset: %" PRIu64, work->resets);
+  memcpy(apply->notes, work->notes, work->notes_len * sizeof(char *));
   apply->reply.notes = (const char *const *)apply->notes;
-  apply->reply.notes_len = 1;
-  return ESP_OK;
+  apply->reply.notes_len = work->notes_len;
+  apply->reply.matched = apply->tx.matched;
+  work->notes_len = 0;
 }
 
 static void apply_publish(struct esp_apply *apply, struct esp_batch *batch) {
@@ -286,12 +213,18 @@ static void apply_publish(struct esp_apply *apply, struct esp_batch *batch) {
   for (size_t i = 0; i < apply->operations_len; i++)
     apply->taken[i] = esp_stage_find(engine, apply->operations[i].stage, true);
   pthread_mutex_lock(&engine->commit_lock);
-  if (apply->layout != apply->base)
-    apply->reply.commit = esp_engine_publish(engine, esp_layout_ref(apply->layout), &old);
-  for (size_t i = 0; i < apply->actions_len; i++)
-    esp_batch_enqueue(batch, apply->actions[i].param, &apply->actions[i].item);
+  bool changed = apply->layout != apply->base;
+  if (changed)
+    apply->reply.commit = esp_engine_publish(engine, esp_layout_ref(apply->layout), apply->record, &old);
+  esp_work_enqueue(&apply->tx.work, batch);
   pthread_mutex_unlock(&engine->commit_lock);
   esp_layout_unref(old);
+  if (apply->tx.settles)
+    esp_work_settled(apply->layout);
+  if (changed) {
+    esp_history_add(&engine->history, apply->record);
+    esp_watches_wake(engine);
+  }
   esp_batch_start(batch, false);
 }
 
@@ -314,13 +247,13 @@ static void apply_run(struct esp_job *job, unsigned share) {
                  apply->base->epoch, apply->if_epoch);
   if (code == ESP_OK)
     code = apply_build(apply, &st);
-  if (code == ESP_OK)
-    code = apply_note(apply, &st);
+  apply_note(apply);
   struct esp_batch *batch = NULL;
   if (code == ESP_OK && !apply->dry_run) {
-    batch = esp_batch_new(engine->pool, apply->actions_len, apply_done, apply);
+    batch = esp_history_reserve(&engine->history) ? esp_batch_new(engine->pool, apply->tx.work.len, apply_done, apply)
+                                                  : NULL;
     if (batch == NULL)
-      code = no_memory(&st);
+      code = esp_transaction_memory(&st);
   }
   if (code != ESP_OK || apply->dry_run) {
     apply->reply.epoch = apply->base->epoch;
@@ -340,15 +273,62 @@ static enum esp_code request_check(const struct esp_engine *engine, const struct
     return esp_fail(st, ESP_UNAVAILABLE, "the server is shutting down");
   if (request->operations_len == 0)
     return esp_fail(st, ESP_INVALID_ARGUMENT, "no operation is named");
-  if (request->operations_len > OPERATIONS_MAX)
+  if (request->operations_len > ESP_OPERATIONS_MAX)
     return esp_fail(st, ESP_INVALID_ARGUMENT, "%zu operations, a transaction may have %d", request->operations_len,
-                    OPERATIONS_MAX);
+                    ESP_OPERATIONS_MAX);
   if (strlen(request->idempotency_key) > ESP_KEY_BYTES_MAX)
     return esp_fail(st, ESP_INVALID_ARGUMENT, "the idempotency key has %zu bytes, %d are allowed",
                     strlen(request->idempotency_key), ESP_KEY_BYTES_MAX);
-  for (size_t i = 0; i < request->operations_len; i++) {
-    if (request->operations[i].selection[0] == '\0')
-      return esp_fail(st, ESP_INVALID_ARGUMENT, "operation %zu names no leaves; ** is all of them", i + 1);
+  return ESP_OK;
+}
+
+/* ---- a copy of the request ---- */
+
+static const char *copy_text(struct esp_arena *arena, const char *text) {
+  return text == NULL || text[0] == '\0' ? "" : esp_arena_strndup(arena, text, strlen(text));
+}
+
+static bool copy_leaf(struct esp_arena *arena, struct esp_operation *op) {
+  struct esp_declare_leaf *leaf = esp_arena_alloc(arena, sizeof(*leaf));
+  if (leaf == NULL)
+    return false;
+  *leaf = *op->leaf;
+  leaf->path = esp_arena_strndup(arena, leaf->path, leaf->path_len);
+  leaf->tag = copy_text(arena, leaf->tag);
+  leaf->group = copy_text(arena, leaf->group);
+  leaf->alias_of = copy_text(arena, leaf->alias_of);
+  op->leaf = leaf;
+  return leaf->path != NULL && leaf->tag != NULL && leaf->group != NULL && leaf->alias_of != NULL;
+}
+
+static bool copy_hypers(struct esp_arena *arena, struct esp_operation *op) {
+  struct esp_hyper_change *hypers = esp_arena_alloc(arena, (op->hypers_len + 1) * sizeof(*hypers));
+  bool ok = hypers != NULL;
+  for (size_t i = 0; i < op->hypers_len && ok; i++) {
+    hypers[i].name = copy_text(arena, op->hypers[i].name);
+    hypers[i].value = copy_text(arena, op->hypers[i].value);
+    ok = hypers[i].name != NULL && hypers[i].value != NULL;
+  }
+  op->hypers = hypers;
+  return ok;
+}
+
+static bool copy_operation(struct esp_arena *arena, struct esp_operation *op) {
+  op->selection = copy_text(arena, op->selection);
+  op->to = copy_text(arena, op->to);
+  op->name = copy_text(arena, op->name);
+  return op->selection != NULL && op->to != NULL && op->name != NULL && copy_hypers(arena, op) &&
+         (op->leaf == NULL || copy_leaf(arena, op));
+}
+
+static enum esp_code operations_check(const struct esp_apply *apply, struct esp_status *st) {
+  for (size_t i = 0; i < apply->operations_len; i++) {
+    struct esp_status why;
+    enum esp_code code = esp_operation_check(&apply->operations[i], &why);
+    if (code != ESP_OK && apply->operations_len == 1)
+      return esp_fail(st, code, "the operation is not complete: %s", why.message);
+    if (code != ESP_OK)
+      return esp_fail(st, code, "operation %zu of %zu: %s", i + 1, apply->operations_len, why.message);
   }
   return ESP_OK;
 }
@@ -362,22 +342,25 @@ static struct esp_apply *apply_new(struct esp_engine *engine, const struct esp_a
   apply->engine = engine;
   apply->if_epoch = request->if_epoch;
   apply->dry_run = request->dry_run;
-  apply->max_leaves = request->max_leaves;
   apply->reply.lineage = engine->lineage;
   apply->reply.dry_run = request->dry_run;
   snprintf(apply->key, sizeof(apply->key), "%s", request->idempotency_key);
   pthread_mutex_init(&apply->lock, NULL);
+  esp_arena_init(&apply->arena, 0);
+  apply->tx = (struct esp_transaction){.engine = engine, .max_leaves = request->max_leaves};
+  esp_work_init(&apply->tx.work, engine);
   apply->operations = esp_calloc(request->operations_len, sizeof(*apply->operations));
   apply->stages = esp_calloc(request->operations_len, sizeof(struct esp_push *));
   apply->taken = esp_calloc(request->operations_len, sizeof(struct esp_push *));
   apply->waiters = esp_calloc(1, sizeof(*apply->waiters));
-  if (apply->operations == NULL || apply->stages == NULL || apply->taken == NULL || apply->waiters == NULL)
+  apply->record = esp_record_new(esp_engine_wall(engine), request->actor, request->reason);
+  if (apply->operations == NULL || apply->stages == NULL || apply->taken == NULL || apply->waiters == NULL ||
+      apply->record == NULL)
     goto fail;
   for (; apply->operations_len < request->operations_len; apply->operations_len++) {
     struct esp_operation *op = &apply->operations[apply->operations_len];
     *op = request->operations[apply->operations_len];
-    op->selection = esp_strdup(op->selection);
-    if (op->selection == NULL)
+    if (!copy_operation(&apply->arena, op))
       goto fail;
   }
   return apply;
@@ -390,14 +373,16 @@ fail:
 void esp_engine_apply(struct esp_engine *engine, const struct esp_apply_request *request, esp_apply_callback callback,
                       void *data) {
   struct esp_status st;
-  struct esp_apply *apply = NULL;
   enum esp_code code = request_check(engine, request, &st);
-  if (code == ESP_OK) {
-    apply = apply_new(engine, request);
-    if (apply == NULL)
-      code = no_memory(&st);
+  struct esp_apply *apply = code == ESP_OK ? apply_new(engine, request) : NULL;
+  if (apply == NULL) {
+    callback(data, code == ESP_OK ? esp_transaction_memory(&st) : code, &st, NULL);
+    return;
   }
+  code = operations_check(apply, &st);
   if (code != ESP_OK) {
+    esp_free(apply->waiters);
+    apply_unref(apply);
     callback(data, code, &st, NULL);
     return;
   }

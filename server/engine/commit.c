@@ -10,7 +10,7 @@
 
 #include "base/alloc.h"
 #include "base/check.h"
-#include "engine/internal.h"
+#include "engine/norms.h"
 
 /* One gradient that is to be applied. */
 struct entry {
@@ -33,7 +33,10 @@ struct commit {
   struct esp_batch *batch;
   struct entry *entries;
   size_t entries_len;
-  const void **grads; /* of all entries, in order: what the items point to */
+  size_t entries_max;
+  struct esp_grad *grads;      /* of all entries, in order: what the items point to */
+  struct esp_measure *measure; /* NULL until an optimizer wants to know norms */
+  uint64_t bytes;              /* of all pushes */
   size_t members_len;
   struct member members[];
 };
@@ -44,6 +47,7 @@ static void commit_free(struct commit *commit) {
   esp_layout_unref(commit->layout);
   esp_free(commit->entries);
   esp_free(commit->grads);
+  esp_measure_free(commit->measure);
   esp_free(commit);
 }
 
@@ -126,11 +130,73 @@ static void entries_sort(struct commit *commit) {
   }
 }
 
+/* The gradients of parameters [i, ...) that are one parameter's: returns where the next one's begin. */
+static size_t run_end(const struct commit *commit, size_t i) {
+  uint32_t param = commit->entries[i].param;
+  while (i < commit->entries_len && commit->entries[i].param == param)
+    i++;
+  return i;
+}
+
 static void commit_resolve(struct commit *commit) {
   commit->entries_len = 0;
   for (uint32_t i = 0; i < commit->members_len; i++)
     resolve_member(commit, i);
   entries_sort(commit);
+}
+
+/* What the items point to. */
+static void grads_list(struct commit *commit) {
+  for (size_t i = 0; i < commit->entries_len; i++) {
+    const struct entry *entry = &commit->entries[i];
+    const struct esp_param *param = esp_place_param(&commit->layout->params[entry->param]);
+    commit->grads[i] = (struct esp_grad){.data = entry->grad,
+                                         .transposed = commit->layout->leaves[entry->leaf].view == ESP_VIEW_TRANSPOSE,
+                                         .rows = param->rows,
+                                         .cols = param->cols};
+  }
+}
+
+static void commit_go(struct commit *commit);
+
+static void commit_measured(struct esp_measure *measure);
+
+/* After the layout was resolved: the runs whose norms are wanted, where any are. */
+static enum esp_code measure_begin(struct commit *commit, struct esp_status *st) {
+  bool wants = esp_layout_wants_norms(commit->layout);
+  if (wants && commit->measure == NULL) {
+    commit->measure = esp_measure_new(commit->engine, commit->entries_max, commit->bytes, commit_measured);
+    if (commit->measure == NULL)
+      return esp_fail(st, ESP_RESOURCE_EXHAUSTED, "no memory for the norms of a push");
+    commit->measure->data = commit;
+  }
+  if (commit->measure != NULL && !esp_measure_begin(commit->measure, commit->layout))
+    return esp_fail(st, ESP_RESOURCE_EXHAUSTED, "no memory for the norms of a push");
+  grads_list(commit);
+  for (size_t i = 0, end; commit->measure != NULL && i < commit->entries_len; i = end) {
+    end = run_end(commit, i);
+    esp_measure_add(commit->measure, commit->entries[i].param, &commit->grads[i], end - i);
+  }
+  return ESP_OK;
+}
+
+/* Looks at the layout of now; false where that can't be done. */
+static bool commit_look(struct commit *commit) {
+  struct esp_layout *layout = esp_engine_layout(commit->engine, NULL);
+  if (layout == commit->layout) {
+    esp_layout_unref(layout);
+    return true;
+  }
+  esp_layout_unref(commit->layout);
+  commit->layout = layout;
+  commit_resolve(commit);
+  struct esp_status st;
+  enum esp_code code = measure_begin(commit, &st);
+  for (size_t i = 0; i < commit->members_len && code != ESP_OK; i++) {
+    commit->members[i].code = code;
+    commit->members[i].st = st;
+  }
+  return code == ESP_OK;
 }
 
 /* ---- under the commit lock ---- */
@@ -151,23 +217,32 @@ static void commit_admit(struct commit *commit) {
     commit->members[i].push->reply.commit = engine->commit;
 }
 
+/* Gradients of a member that was refused just now move out of the way. (Its part of the norms stays in them.) */
+static size_t grads_admitted(const struct commit *commit, size_t first, size_t end) {
+  size_t len = 0;
+  for (size_t i = first; i < end; i++) {
+    if (commit->members[commit->entries[i].push].code == ESP_OK)
+      commit->grads[first + len++] = commit->grads[i];
+  }
+  return len;
+}
+
 static void commit_enqueue(struct commit *commit) {
-  size_t grads_len = 0;
-  for (size_t i = 0; i < commit->entries_len;) {
+  size_t run = 0;
+  for (size_t i = 0, end; i < commit->entries_len; i = end, run++) {
     const struct esp_place *place = &commit->layout->params[commit->entries[i].param];
-    size_t first = grads_len;
-    for (uint32_t param = commit->entries[i].param; i < commit->entries_len && commit->entries[i].param == param; i++) {
-      if (commit->members[commit->entries[i].push].code == ESP_OK)
-        commit->grads[grads_len++] = commit->entries[i].grad;
-    }
-    if (grads_len == first)
+    end = run_end(commit, i);
+    size_t grads_len = grads_admitted(commit, i, end);
+    if (grads_len == 0)
       continue;
-    ESP_CHECK(grads_len - first <= ESP_ITEM_GRADS_MAX);
+    ESP_CHECK(grads_len <= ESP_ITEM_GRADS_MAX);
     struct esp_item item = {.kind = ESP_ITEM_STEP,
                             .step = {.optim = esp_place_optim(commit->layout, place),
-                                     .grads = &commit->grads[first],
-                                     .grads_len = grads_len - first,
+                                     .grads = &commit->grads[i],
+                                     .grads_len = grads_len,
                                      .grad_scale = 1}};
+    if (commit->measure != NULL)
+      item.step.norms = commit->measure->runs[run].norms;
     esp_batch_enqueue(commit->batch, esp_place_param(place), &item);
   }
 }
@@ -211,7 +286,9 @@ static struct commit *commit_new(struct esp_engine *engine, struct esp_push *con
   for (size_t i = 0; i < len; i++) {
     commit->members[i].push = pushes[i];
     slots += pushes[i]->upload.slots_len;
+    commit->bytes += pushes[i]->header.total_bytes;
   }
+  commit->entries_max = slots;
   commit->entries = esp_malloc_array(slots + 1, sizeof(*commit->entries));
   commit->grads = esp_malloc_array(slots + 1, sizeof(*commit->grads));
   commit->batch = esp_batch_new(engine->pool, slots, commit_done, commit);
@@ -231,31 +308,39 @@ static void refuse_all(struct esp_engine *engine, struct esp_push *const *pushes
   }
 }
 
-void esp_commit_pushes(struct esp_engine *engine, struct esp_push *const *pushes, size_t len) {
-  uint64_t bytes = 0;
-  for (size_t i = 0; i < len; i++) {
-    esp_push_ref(pushes[i]);
-    bytes += pushes[i]->header.total_bytes;
+/* Resolved outside the lock, and again in the rare case that the layout changed meanwhile. Comes back here when norms
+ * have been measured. */
+static void commit_go(struct commit *commit) {
+  struct esp_engine *engine = commit->engine;
+  for (;;) {
+    bool ok = commit_look(commit);
+    if (ok && commit->measure != NULL && esp_measure_start(commit->measure))
+      return;
+    pthread_mutex_lock(&engine->commit_lock);
+    if (engine->layout == commit->layout || !ok)
+      break;
+    pthread_mutex_unlock(&engine->commit_lock);
   }
+  struct esp_batch *batch = commit->batch;
+  bool here = commit->bytes <= ESP_HERE_BYTES_MAX;
+  commit_admit(commit);
+  commit_enqueue(commit);
+  pthread_mutex_unlock(&engine->commit_lock);
+  esp_batch_start(batch, here);
+}
+
+static void commit_measured(struct esp_measure *measure) {
+  commit_go(measure->data);
+}
+
+void esp_commit_pushes(struct esp_engine *engine, struct esp_push *const *pushes, size_t len) {
+  for (size_t i = 0; i < len; i++)
+    esp_push_ref(pushes[i]);
   struct commit *commit = commit_new(engine, pushes, len);
   if (commit == NULL) {
     refuse_all(engine, pushes, len);
     return;
   }
   atomic_fetch_add(&engine->committing, 1);
-  /* Resolved outside the lock, and again in the rare case that the layout changed meanwhile. */
-  for (;;) {
-    esp_layout_unref(commit->layout);
-    commit->layout = esp_engine_layout(engine, NULL);
-    commit_resolve(commit);
-    pthread_mutex_lock(&engine->commit_lock);
-    if (engine->layout == commit->layout)
-      break;
-    pthread_mutex_unlock(&engine->commit_lock);
-  }
-  struct esp_batch *batch = commit->batch;
-  commit_admit(commit);
-  commit_enqueue(commit);
-  pthread_mutex_unlock(&engine->commit_lock);
-  esp_batch_start(batch, bytes <= ESP_HERE_BYTES_MAX);
+  commit_go(commit);
 }

@@ -9,7 +9,7 @@
 #include "base/alloc.h"
 #include "base/arena.h"
 #include "base/check.h"
-#include "engine/internal.h"
+#include "engine/operations.h"
 
 #define DECLARE_LEAVES_MAX 8000000
 #define DECLARE_NODES_MAX 1000000
@@ -30,10 +30,11 @@ struct esp_declare {
   void *data;
   struct esp_layout *layout; /* the new one, ref'd while its values are filled in */
   struct esp_batch *batch;
+  struct esp_record *record;
+  struct esp_work work; /* the states of new parameters, and what is to be told */
   uint64_t *ids;
   bool *added;
   struct esp_declare_reply reply;
-  char *notes[ESP_NOTES_MAX];
 };
 
 /* ---- collecting ---- */
@@ -45,6 +46,7 @@ enum esp_code esp_declare_new(struct esp_engine *engine, const struct esp_push_h
     return esp_fail(st, ESP_RESOURCE_EXHAUSTED, "no memory for a declaration");
   declare->engine = engine;
   esp_arena_init(&declare->arena, DECLARE_MEMORY_MAX);
+  esp_work_init(&declare->work, engine);
   *ret = declare; /* before the answer that may come inside the next call */
   enum esp_code code = esp_push_begin(engine, header, ready, data, false, true, &declare->push, st);
   if (code != ESP_OK) {
@@ -60,8 +62,8 @@ void esp_declare_free(struct esp_declare *declare) {
   esp_push_free(declare->push);
   esp_arena_done(&declare->arena);
   esp_layout_unref(declare->layout);
-  for (size_t i = 0; i < ESP_NOTES_MAX; i++)
-    esp_free(declare->notes[i]);
+  esp_work_done(&declare->work);
+  esp_record_unref(declare->record);
   esp_free(declare->leaves);
   esp_free(declare->nodes);
   esp_free(declare->ids);
@@ -73,8 +75,8 @@ static enum esp_code no_memory(struct esp_status *st) {
   return esp_fail(st, ESP_RESOURCE_EXHAUSTED, "no memory for so large a declaration");
 }
 
-enum esp_code esp_declare_add_leaf(struct esp_declare *declare, const struct esp_declare_leaf *leaf,
-                                   struct esp_status *st) {
+enum esp_code esp_declare_leaf_check(const struct esp_engine *engine, const struct esp_declare_leaf *leaf,
+                                     struct esp_status *st) {
   uint64_t elements, bytes;
   struct esp_status why = {0};
   enum esp_code code = esp_path_check(leaf->path, leaf->path_len, st);
@@ -86,8 +88,18 @@ enum esp_code esp_declare_add_leaf(struct esp_declare *declare, const struct esp
   code = esp_shape_bytes(&leaf->shape, leaf->dtype, &elements, &bytes, &why);
   if (code == ESP_OK)
     code = esp_init_check(&leaf->init, &why);
+  uint64_t bytes_max = engine->options.max_tensor;
+  if (code == ESP_OK && bytes_max != 0 && bytes > bytes_max)
+    code = esp_fail(&why, ESP_RESOURCE_EXHAUSTED, "it has %" PRIu64 " bytes, --max-tensor allows %" PRIu64, bytes,
+                    bytes_max);
+  return code == ESP_OK ? ESP_OK : esp_fail(st, code, "leaf %s: %s", leaf->path, why.message);
+}
+
+enum esp_code esp_declare_add_leaf(struct esp_declare *declare, const struct esp_declare_leaf *leaf,
+                                   struct esp_status *st) {
+  enum esp_code code = esp_declare_leaf_check(declare->engine, leaf, st);
   if (code != ESP_OK)
-    return esp_fail(st, code, "leaf %s: %s", leaf->path, why.message);
+    return code;
   if (declare->leaves_len == DECLARE_LEAVES_MAX)
     return esp_fail(st, ESP_RESOURCE_EXHAUSTED, "a declaration may have %d leaves", DECLARE_LEAVES_MAX);
   if (!esp_grow((void **)&declare->leaves, &declare->leaves_capacity, declare->leaves_len + 1, sizeof(*leaf)))
@@ -97,7 +109,11 @@ enum esp_code esp_declare_add_leaf(struct esp_declare *declare, const struct esp
   own->path = esp_arena_strndup(&declare->arena, leaf->path, leaf->path_len);
   own->tag = leaf->tag[0] == '\0' ? "" : esp_arena_strndup(&declare->arena, leaf->tag, strlen(leaf->tag));
   own->group = leaf->group[0] == '\0' ? "" : esp_arena_strndup(&declare->arena, leaf->group, strlen(leaf->group));
-  if (own->path == NULL || own->tag == NULL || own->group == NULL)
+  if (leaf->alias_of == NULL || leaf->alias_of[0] == '\0')
+    own->alias_of = "";
+  else
+    own->alias_of = esp_arena_strndup(&declare->arena, leaf->alias_of, strlen(leaf->alias_of));
+  if (own->path == NULL || own->tag == NULL || own->group == NULL || own->alias_of == NULL)
     return no_memory(st);
   declare->leaves_len++;
   atomic_store(&declare->push->progress_ms, esp_engine_now(declare->engine));
@@ -111,18 +127,16 @@ enum esp_code esp_declare_add_node(struct esp_declare *declare, const struct esp
     if (code != ESP_OK)
       return code;
   }
-  if (node->tag[0] != '\0')
-    return esp_fail(st, ESP_UNIMPLEMENTED, "node \"%s\": tags of inner nodes are not built yet", node->path);
   if (declare->nodes_len == DECLARE_NODES_MAX)
     return esp_fail(st, ESP_RESOURCE_EXHAUSTED, "a declaration may have %d nodes", DECLARE_NODES_MAX);
   if (!esp_grow((void **)&declare->nodes, &declare->nodes_capacity, declare->nodes_len + 1, sizeof(*node)))
     return no_memory(st);
   struct esp_declare_node *own = &declare->nodes[declare->nodes_len];
   *own = *node;
-  own->tag = "";
   own->path = esp_arena_strndup(&declare->arena, node->path, node->path_len);
   own->group = esp_arena_strndup(&declare->arena, node->group, strlen(node->group));
-  if (own->path == NULL || own->group == NULL)
+  own->tag = esp_arena_strndup(&declare->arena, node->tag, strlen(node->tag));
+  if (own->path == NULL || own->group == NULL || own->tag == NULL)
     return no_memory(st);
   declare->nodes_len++;
   return ESP_OK;
@@ -148,21 +162,14 @@ enum esp_code esp_declare_feed(struct esp_declare *declare, const struct esp_pie
 
 static void declare_answer(struct esp_declare *declare, enum esp_code code, const struct esp_status *st) {
   struct esp_engine *engine = declare->engine;
-  esp_push_free(declare->push); /* before the answer, which says that nothing is staged any more */
+  /* Before the answer: from then on nothing is staged for it and, where it is refused, nothing counts for the tree. */
+  esp_push_free(declare->push);
   declare->push = NULL;
+  esp_layout_unref(declare->layout);
+  declare->layout = NULL;
   declare->callback(declare->data, code, st, code == ESP_OK ? &declare->reply : NULL);
   esp_declare_free(declare);
   atomic_fetch_sub(&engine->committing, 1);
-}
-
-static void declare_note(struct esp_declare *declare, const char *text) {
-  for (size_t i = 0; i < declare->reply.notes_len; i++) {
-    if (strcmp(declare->notes[i], text) == 0)
-      return;
-  }
-  char *copy = declare->reply.notes_len < ESP_NOTES_MAX ? esp_strdup(text) : NULL;
-  if (copy != NULL)
-    declare->notes[declare->reply.notes_len++] = copy;
 }
 
 /* Settings of a node count at its birth: where it had leaves or an assignment before, they are passed over. */
@@ -170,11 +177,15 @@ static enum esp_code declare_nodes(struct esp_declare *declare, const struct esp
                                    struct esp_status *st) {
   for (size_t i = 0; i < declare->nodes_len; i++) {
     const struct esp_declare_node *node = &declare->nodes[i];
+    enum esp_code code = ESP_OK;
     size_t first, len;
     esp_layout_range(base, node->path, node->path_len, &first, &len);
-    if (node->group[0] == '\0' || len > 0 || esp_layout_assignment(base, node->path, node->path_len) != NULL)
+    if (len > 0 || esp_layout_assignment(base, node->path, node->path_len) != NULL)
       continue;
-    enum esp_code code = esp_edit_assign(edit, node->path, node->path_len, node->group, st);
+    if (node->group[0] != '\0')
+      code = esp_edit_assign(edit, node->path, node->path_len, node->group, st);
+    if (code == ESP_OK && node->tag[0] != '\0')
+      code = esp_edit_tag(edit, node->path, node->path_len, node->tag, st);
     if (code != ESP_OK)
       return code;
   }
@@ -198,7 +209,8 @@ static enum esp_code declare_leaves(struct esp_declare *declare, struct esp_edit
                                     .kind = leaf->kind,
                                     .tag = leaf->tag,
                                     .group = leaf->group,
-                                    .frozen = leaf->frozen};
+                                    .frozen = leaf->frozen,
+                                    .detached = leaf->detached};
   }
   if (code == ESP_OK)
     code = esp_edit_add(edit, news, len, declare->ids, declare->added, st);
@@ -206,26 +218,33 @@ static enum esp_code declare_leaves(struct esp_declare *declare, struct esp_edit
   return code;
 }
 
-/* Leaves of this declaration below a frozen node are born frozen: the new ones have ids that base does not. */
-static enum esp_code declare_frozen(struct esp_declare *declare, const struct esp_layout *base, struct esp_edit *edit,
-                                    struct esp_status *st) {
+/* Marks the leaves of the view that lie below a node that is declared frozen, or detached. */
+static void mark_below(const struct esp_declare *declare, const struct esp_layout *view, bool frozen, uint8_t *chosen) {
+  for (size_t i = 0; i < declare->nodes_len; i++) {
+    const struct esp_declare_node *node = &declare->nodes[i];
+    size_t first = 0, len = 0;
+    if (frozen ? node->frozen : node->detached)
+      esp_layout_range(view, node->path, node->path_len, &first, &len);
+    memset(chosen + first, 1, len);
+  }
+}
+
+/* Leaves of this declaration below a frozen node are born frozen, below a detached one detached: the new ones have ids
+ * that base does not. */
+static enum esp_code declare_below(struct esp_declare *declare, const struct esp_layout *base, struct esp_edit *edit,
+                                   bool frozen, struct esp_status *st) {
   const struct esp_layout *view = esp_edit_view(edit);
   struct esp_selection sel = {.leaves = esp_malloc_array(view->leaves_len + 1, sizeof(uint32_t))};
   uint8_t *chosen = esp_calloc(view->leaves_len + 1, 1);
   enum esp_code code = sel.leaves == NULL || chosen == NULL ? no_memory(st) : ESP_OK;
-  for (size_t i = 0; i < declare->nodes_len && code == ESP_OK; i++) {
-    const struct esp_declare_node *node = &declare->nodes[i];
-    size_t first = 0, len = 0;
-    if (node->frozen)
-      esp_layout_range(view, node->path, node->path_len, &first, &len);
-    memset(chosen + first, 1, len);
-  }
+  if (code == ESP_OK)
+    mark_below(declare, view, frozen, chosen);
   for (size_t i = 0; i < view->leaves_len && code == ESP_OK; i++) {
     if (chosen[i] && view->leaves[i].id >= base->leaf_id_next)
       sel.leaves[sel.len++] = (uint32_t)i;
   }
   if (code == ESP_OK && sel.len > 0)
-    code = esp_edit_freeze(edit, &sel, true, st);
+    code = frozen ? esp_edit_freeze(edit, &sel, true, st) : esp_edit_detach(edit, &sel, true, st);
   esp_free(chosen);
   esp_selection_done(&sel);
   return code;
@@ -245,74 +264,65 @@ static enum esp_code value_check(const struct esp_declare *declare, size_t index
   return ESP_OK;
 }
 
-/* Memory is asked for only within the bound: the system would promise more than it has. */
-static enum esp_code room_check(const struct esp_declare *declare, const struct esp_declare_leaf *leaf, uint64_t bytes,
-                                struct esp_status *st) {
-  const struct esp_world *world = &declare->engine->world;
-  uint64_t used = world->bytes_params + world->bytes_state, most = declare->engine->options.max_tree;
-  if (used <= most && bytes <= most - used)
-    return ESP_OK;
-  return esp_fail(st, ESP_RESOURCE_EXHAUSTED,
-                  "leaf %s: its %" PRIu64 " bytes, with the %" PRIu64
-                  " of parameters and optimizer state that there are, exceed --max-tree %" PRIu64,
-                  leaf->path, bytes, used, most);
+static bool is_alias(const struct esp_declare_leaf *leaf) {
+  return leaf->alias_of[0] != '\0';
 }
 
 static enum esp_code declare_params(struct esp_declare *declare, struct esp_edit *edit, struct esp_status *st) {
   for (size_t i = 0; i < declare->leaves_len; i++) {
     const struct esp_declare_leaf *leaf = &declare->leaves[i];
-    uint64_t elements, bytes;
-    enum esp_code code = esp_shape_bytes(&leaf->shape, leaf->dtype, &elements, &bytes, st);
-    if (code == ESP_OK)
-      code = value_check(declare, i, st);
+    enum esp_code code = value_check(declare, i, st);
     if (code != ESP_OK)
       return code;
-    if (!declare->added[i])
+    declare->reply.added += declare->added[i];
+    if (!declare->added[i] || is_alias(leaf))
       continue;
-    code = room_check(declare, leaf, bytes, st);
+    struct esp_param *param = NULL;
+    code = esp_work_param_new(&declare->work, leaf->path, leaf->dtype, &leaf->shape, &param, st);
     if (code != ESP_OK)
       return code;
-    struct esp_param *param = esp_param_new(&declare->engine->world, leaf->dtype, elements);
-    if (param == NULL)
-      return esp_fail(st, ESP_RESOURCE_EXHAUSTED, "leaf %s: no memory for its %" PRIu64 " bytes", leaf->path, bytes);
     esp_edit_bind(edit, declare->ids[i], &param->object);
-    declare->reply.added++;
   }
   return ESP_OK;
 }
 
-/* With the groups resolved: optimizer state, and what the caller should hear of. */
-static enum esp_code declare_states(struct esp_declare *declare, struct esp_status *st) {
+/* A new leaf's settings say which parameter it is bound to; one that was there keeps its own. */
+static enum esp_code declare_aliases(struct esp_declare *declare, struct esp_edit *edit, struct esp_status *st) {
+  struct esp_alias *aliases = NULL;
+  size_t len = 0, capacity = 0;
+  for (size_t i = 0; i < declare->leaves_len; i++) {
+    const struct esp_declare_leaf *leaf = &declare->leaves[i];
+    if (!declare->added[i] || !is_alias(leaf))
+      continue;
+    if (!esp_grow((void **)&aliases, &capacity, len + 1, sizeof(*aliases))) {
+      esp_free(aliases);
+      return no_memory(st);
+    }
+    aliases[len++] = (struct esp_alias){.id = declare->ids[i], .of = leaf->alias_of, .view = leaf->view};
+  }
+  enum esp_code code = len == 0 ? ESP_OK : esp_tie_aliases(edit, aliases, len, st);
+  esp_free(aliases);
+  return code;
+}
+
+/* Groups that leaves were put into, and that nobody has defined. */
+static void declare_note(struct esp_declare *declare) {
   for (size_t i = 0; i < declare->leaves_len; i++) {
     if (!declare->added[i])
       continue;
-    const struct esp_leaf *leaf = esp_layout_leaf_by_id(declare->layout, declare->ids[i]);
-    const struct esp_place *place = esp_layout_place(declare->layout, leaf);
-    const struct esp_group *group = &declare->layout->groups[place->group];
-    size_t states_len =
-        leaf->kind == ESP_KIND_TRAINED ? esp_optim_states_len(esp_place_optim(declare->layout, place)) : 0;
-    for (size_t j = 0; j < states_len; j++) { /* each is as large as the parameter; the product might overflow */
-      enum esp_code code = room_check(declare, &declare->leaves[i], (j + 1) * esp_place_param(place)->bytes, st);
-      if (code != ESP_OK)
-        return code;
-    }
-    if (!esp_param_add_states(esp_place_param(place), states_len))
-      return esp_fail(st, ESP_RESOURCE_EXHAUSTED, "leaf %s: no memory for the optimizer state of group %s", leaf->path,
-                      group->name);
-    if (strcmp(place->group_assigned, group->name) != 0) {
-      char text[2 * ESP_GROUP_NAME_BYTES_MAX];
-      snprintf(text, sizeof(text), "group %s is not defined: %s steps what is assigned to it", place->group_assigned,
-               group->name);
-      declare_note(declare, text);
-    }
+    const struct esp_layout *layout = declare->layout;
+    const struct esp_place *place = esp_layout_place(layout, esp_layout_leaf_by_id(layout, declare->ids[i]));
+    if (strcmp(place->group_assigned, layout->groups[place->group].name) != 0)
+      esp_work_note(&declare->work, "group %s is not defined: %s steps what is assigned to it", place->group_assigned,
+                    layout->groups[place->group].name);
   }
-  return ESP_OK;
 }
 
 static void declare_enqueue(struct esp_declare *declare) {
+  esp_work_enqueue(&declare->work, declare->batch);
   for (size_t i = 0; i < declare->leaves_len; i++) {
     const struct esp_declare_leaf *leaf = &declare->leaves[i];
-    if (!declare->added[i] || leaf->init.kind == ESP_INIT_ZEROS)
+    if (!declare->added[i] || is_alias(leaf) || leaf->init.kind == ESP_INIT_ZEROS)
       continue;
     struct esp_item item = {.kind = ESP_ITEM_FILL, .fill = {.init = leaf->init}};
     if (leaf->init.kind == ESP_INIT_VALUE)
@@ -330,7 +340,11 @@ static void declare_done(struct esp_batch *batch, void *data) {
 
 /* Builds the layout and everything it needs; nothing is to be seen of it yet. */
 static enum esp_code declare_build(struct esp_declare *declare, struct esp_layout *base, struct esp_status *st) {
-  struct esp_diff diff = {0};
+  char worker[ESP_WORKER_NAME_BYTES_MAX + 1];
+  esp_session_name(declare->engine, declare->push->header.session, worker);
+  declare->record = esp_record_new(esp_engine_wall(declare->engine), worker, "declaration");
+  if (declare->record == NULL || !esp_history_reserve(&declare->engine->history))
+    return no_memory(st);
   struct esp_edit *edit = esp_edit_new(base);
   if (edit == NULL)
     return no_memory(st);
@@ -339,20 +353,26 @@ static enum esp_code declare_build(struct esp_declare *declare, struct esp_layou
     code = declare_leaves(declare, edit, st);
   if (code == ESP_OK)
     code = declare_params(declare, edit, st);
+  if (code == ESP_OK)
+    code = declare_aliases(declare, edit, st);
   if (code == ESP_OK && declare->nodes_len > 0)
-    code = declare_frozen(declare, base, edit, st);
+    code = declare_below(declare, base, edit, true, st);
+  if (code == ESP_OK && declare->nodes_len > 0)
+    code = declare_below(declare, base, edit, false, st);
   if (code != ESP_OK) {
     esp_edit_free(edit);
     return code;
   }
-  code = esp_edit_finish(edit, &declare->layout, &diff, st);
+  code = esp_edit_finish(edit, &declare->layout, &declare->record->diff, st);
   if (code != ESP_OK)
     return code;
-  esp_diff_done(&diff);
-  code = declare_states(declare, st);
+  if (declare->layout != base)
+    code = esp_work_settle(&declare->work, declare->layout, st);
   if (code != ESP_OK)
     return code;
-  declare->batch = esp_batch_new(declare->engine->pool, declare->reply.added, declare_done, declare);
+  declare_note(declare);
+  declare->batch =
+      esp_batch_new(declare->engine->pool, declare->reply.added + declare->work.len, declare_done, declare);
   return declare->batch == NULL ? no_memory(st) : ESP_OK;
 }
 
@@ -363,15 +383,22 @@ static void declare_publish(struct esp_declare *declare, struct esp_layout *base
   declare->reply.ids = declare->ids;
   declare->reply.ids_len = declare->leaves_len;
   declare->reply.lineage = engine->lineage;
-  declare->reply.notes = (const char *const *)declare->notes;
+  declare->reply.notes = (const char *const *)declare->work.notes;
+  declare->reply.notes_len = declare->work.notes_len;
   pthread_mutex_lock(&engine->commit_lock);
-  if (declare->layout != base)
-    esp_engine_publish(engine, esp_layout_ref(declare->layout), &old);
+  bool changed = declare->layout != base;
+  if (changed)
+    esp_engine_publish(engine, esp_layout_ref(declare->layout), declare->record, &old);
   declare->reply.epoch = engine->layout->epoch;
   declare->reply.commit = engine->commit;
   declare_enqueue(declare);
   pthread_mutex_unlock(&engine->commit_lock);
   esp_layout_unref(old);
+  if (changed) {
+    esp_work_settled(declare->layout);
+    esp_history_add(&engine->history, declare->record);
+    esp_watches_wake(engine);
+  }
   esp_batch_start(batch, false);
 }
 

@@ -8,10 +8,14 @@
 
 #include "base/alloc.h"
 #include "base/check.h"
-#include "engine/internal.h"
+#include "engine/operations.h"
 
 uint64_t esp_engine_now(const struct esp_engine *engine) {
   return engine->options.env->now_ms(engine->options.env->data);
+}
+
+uint64_t esp_engine_wall(const struct esp_engine *engine) {
+  return engine->options.env->wall_ms(engine->options.env->data);
 }
 
 uint64_t esp_engine_random(const struct esp_engine *engine) {
@@ -22,28 +26,22 @@ uint64_t esp_engine_random(const struct esp_engine *engine) {
   return value;
 }
 
-/* ---- groups ---- */
-
-static void group_optim_destroy(struct esp_object *object) {
-  struct esp_group_optim *optim = (struct esp_group_optim *)object;
-  esp_optim_unref(optim->optim);
-  esp_free(optim);
+uint64_t esp_wait_deadline(const struct esp_engine *engine, uint64_t now_ms, uint64_t wait_ms) {
+  if (wait_ms == 0)
+    wait_ms = engine->options.stall_timeout_ms;
+  uint64_t margin_ms = wait_ms / 10 < 500 ? wait_ms / 10 : 500;
+  return now_ms + (wait_ms > UINT64_MAX / 2 ? UINT64_MAX / 2 : wait_ms - margin_ms);
 }
+
+/* ---- groups ---- */
 
 static enum esp_code group_parse(const struct esp_named *named, struct esp_group *ret, struct esp_status *st) {
   struct esp_status why;
-  struct esp_group_optim *optim = esp_calloc(1, sizeof(*optim));
-  if (optim == NULL)
-    return esp_fail(st, ESP_RESOURCE_EXHAUSTED, "no memory for group %s", named->name);
-  optim->object.refs = 1;
-  optim->object.destroy = group_optim_destroy;
-  enum esp_code code = esp_optim_parse(named->value, &optim->optim, &why);
-  if (code != ESP_OK) {
-    esp_object_unref(&optim->object);
+  struct esp_optim *optim;
+  enum esp_code code = esp_optim_parse(named->value, &optim, &why);
+  if (code != ESP_OK)
     return esp_fail(st, code, "group %s: %s", named->name, why.message);
-  }
-  *ret = (struct esp_group){.name = named->name, .expression = esp_optim_print(optim->optim), .optim = &optim->object};
-  return ESP_OK;
+  return esp_group_optim_new(named->name, optim, ret, st);
 }
 
 static enum esp_code layout_assign(struct esp_engine *engine, const struct esp_engine_options *options,
@@ -95,13 +93,19 @@ enum esp_code esp_engine_new(const struct esp_engine_options *options, struct es
   if (engine == NULL)
     return esp_fail(st, ESP_RESOURCE_EXHAUSTED, "no memory for an engine");
   engine->options = *options;
+  if (options->max_in_flight == 0 || options->max_in_flight > ESP_IN_FLIGHT_MAX)
+    engine->options.max_in_flight = ESP_IN_FLIGHT_MAX;
   engine->lineage = esp_engine_random(engine);
   engine->started_ms = esp_engine_now(engine);
   pthread_mutex_init(&engine->commit_lock, NULL);
   pthread_mutex_init(&engine->list_lock, NULL);
   pthread_mutex_init(&engine->stages_lock, NULL);
-  esp_staging_init(&engine->staging, options->max_staged);
+  esp_budget_init(&engine->staging, "--max-staged", "staging", options->max_staged);
+  esp_budget_init(&engine->world.copies, "--max-copy-on-write", "copies on write", options->max_copy_on_write);
+  pthread_mutex_init(&engine->world.values_lock, NULL);
   esp_sessions_init(&engine->sessions);
+  esp_watches_init(&engine->watches);
+  esp_history_init(&engine->history);
   engine->world.isa = options->isa;
   enum esp_code code = layout_init(engine, options, st);
   if (code == ESP_OK)
@@ -127,8 +131,12 @@ void esp_engine_free(struct esp_engine *engine) {
   esp_remembered_done(engine);
   esp_layout_unref(engine->layout);
   ESP_CHECK(engine->arriving == NULL && engine->committing == 0);
+  esp_watches_done(&engine->watches);
+  esp_history_done(&engine->history);
   esp_sessions_done(&engine->sessions);
-  esp_staging_done(&engine->staging);
+  esp_budget_done(&engine->staging);
+  esp_budget_done(&engine->world.copies);
+  pthread_mutex_destroy(&engine->world.values_lock);
   pthread_mutex_destroy(&engine->stages_lock);
   pthread_mutex_destroy(&engine->list_lock);
   pthread_mutex_destroy(&engine->commit_lock);
@@ -137,7 +145,8 @@ void esp_engine_free(struct esp_engine *engine) {
 
 void esp_engine_tick(struct esp_engine *engine) {
   uint64_t now_ms = esp_engine_now(engine);
-  esp_staging_tick(&engine->staging, now_ms);
+  esp_budget_tick(&engine->staging, now_ms);
+  esp_budget_tick(&engine->world.copies, now_ms);
   esp_pushes_tick(engine, now_ms);
   esp_stages_tick(engine, now_ms);
   esp_sessions_tick(engine, now_ms);
@@ -145,7 +154,11 @@ void esp_engine_tick(struct esp_engine *engine) {
 
 void esp_engine_drain(struct esp_engine *engine) {
   engine->draining = true;
-  esp_staging_close(&engine->staging);
+  esp_budget_close(&engine->staging);
+}
+
+bool esp_engine_is_draining(const struct esp_engine *engine) {
+  return engine->draining;
 }
 
 bool esp_engine_is_idle(struct esp_engine *engine) {
@@ -170,18 +183,26 @@ struct esp_layout *esp_engine_layout(struct esp_engine *engine, uint64_t *ret_co
   return layout;
 }
 
-uint64_t esp_engine_publish(struct esp_engine *engine, struct esp_layout *layout, struct esp_layout **ret_old) {
+uint64_t esp_engine_publish(struct esp_engine *engine, struct esp_layout *layout, struct esp_record *record,
+                            struct esp_layout **ret_old) {
   *ret_old = engine->layout;
   engine->layout = layout;
-  return ++engine->commit;
+  record->epoch = layout->epoch;
+  record->commit = ++engine->commit;
+  record->changes_len = record->diff.len;
+  return engine->commit;
 }
 
 uint64_t esp_engine_lineage(const struct esp_engine *engine) {
   return engine->lineage;
 }
 
-const struct esp_optim *esp_place_optim(const struct esp_layout *layout, const struct esp_place *place) {
-  return ((const struct esp_group_optim *)layout->groups[place->group].optim)->optim;
+struct esp_optim *esp_group_get_optim(const struct esp_group *group) {
+  return ((const struct esp_group_optim *)group->optim)->optim;
+}
+
+struct esp_optim *esp_place_optim(const struct esp_layout *layout, const struct esp_place *place) {
+  return esp_group_get_optim(&layout->groups[place->group]);
 }
 
 struct esp_param *esp_place_param(const struct esp_place *place) {
@@ -214,26 +235,32 @@ enum esp_code esp_leaf_unknown(const struct esp_layout *layout, const char *path
 }
 
 void esp_engine_info(struct esp_engine *engine, struct esp_engine_info *ret) {
+  struct esp_budget_use staging = esp_budget_use(&engine->staging), copies = esp_budget_use(&engine->world.copies);
   struct esp_engine_info info = {
       .lineage = engine->lineage,
       .uptime_ms = esp_engine_now(engine) - engine->started_ms,
       .sessions_live = esp_sessions_live(engine),
       .memory_params = engine->world.bytes_params,
       .memory_state = engine->world.bytes_state,
-      .memory_staged = esp_staging_bytes(&engine->staging),
+      .memory_staged = staging.bytes,
       .memory_staged_max = engine->options.max_staged,
+      .memory_copy_on_write = copies.bytes,
+      .memory_copy_on_write_max = engine->options.max_copy_on_write,
+      .memory_spare = staging.spare + copies.spare,
       .pushes_applied = engine->pushes_applied,
       .pushes_refused = engine->pushes_refused,
       .pushes_nonfinite = engine->pushes_nonfinite,
+      .pushes_in_flight = engine->pushes_in_flight,
+      .pushes_in_flight_max = engine->options.max_pushes,
       .pulls = engine->pulls,
+      .pulls_active = engine->pulls_active,
       .bytes_pushed = engine->bytes_pushed,
       .bytes_pulled = engine->bytes_pulled,
       .threads = engine->options.threads,
       .isa = engine->options.isa,
+      .watches = engine->watches.len,
       .draining = engine->draining,
   };
-  uint64_t values = engine->world.bytes_values;
-  info.memory_copy_on_write = values > info.memory_params ? values - info.memory_params : 0;
   struct esp_layout *layout = esp_engine_layout(engine, &info.commit);
   info.epoch = layout->epoch;
   info.leaves = layout->leaves_len;

@@ -20,9 +20,11 @@
 #include "optim/optim.h"
 #include "tree/tree.h"
 
+#define ESP_PEER_BYTES_MAX 127
 #define ESP_WORKER_NAME_BYTES_MAX 255
-#define ESP_IN_FLIGHT_MAX 64 /* sequences of one session that may be open at once */
-#define ESP_NOTES_MAX 16     /* notes in one reply */
+#define ESP_IN_FLIGHT_MAX 64     /* the most that max_in_flight may be: sequences of one session that are remembered */
+#define ESP_NOTES_MAX 16         /* notes in one reply */
+#define ESP_OPERATIONS_MAX 10000 /* in one transaction */
 
 struct esp_engine;
 
@@ -38,7 +40,12 @@ struct esp_engine_options {
   unsigned threads;                /* of the pool that runs kernels; 1 to 256 */
   enum esp_isa isa;                /* must be supported */
   uint64_t max_staged;             /* --max-staged */
+  uint64_t max_copy_on_write;      /* --max-copy-on-write */
   uint64_t max_tree;               /* --max-tree: bytes of parameters and optimizer state */
+  uint64_t max_tensor;             /* --max-tensor: bytes of one leaf; 0: no bound */
+  uint64_t max_chunk;              /* --max-chunk: bytes of one piece; 0: no bound */
+  uint64_t max_in_flight;          /* --max-in-flight: of one session; 0: ESP_IN_FLIGHT_MAX, the most */
+  uint64_t max_pushes;             /* --max-pushes: in flight, of all sessions and without one; 0: no bound */
   uint64_t stall_timeout_ms;       /* --stall-timeout */
   uint64_t lease_ms;               /* --lease */
   uint64_t session_retention_ms;   /* --session-retention */
@@ -64,6 +71,7 @@ void esp_engine_tick(struct esp_engine *engine);
 /* From here on new pushes, declarations, stages, joins and applies fail with UNAVAILABLE; those that wait for staging
  * too. What is under way goes on. Idempotent. */
 void esp_engine_drain(struct esp_engine *engine);
+bool esp_engine_is_draining(const struct esp_engine *engine);
 /* Nothing staged or being applied. */
 bool esp_engine_is_idle(struct esp_engine *engine);
 
@@ -76,6 +84,8 @@ struct esp_join {
   uint64_t epoch;
   uint64_t commit;
   uint64_t lease_ms;
+  uint64_t in_flight_max; /* sequences that may be open at once */
+  uint64_t chunk_bytes_max;
 };
 
 /* resume 0: a new session. INVALID_ARGUMENT: the name is longer than ESP_WORKER_NAME_BYTES_MAX or not UTF-8;
@@ -88,6 +98,26 @@ enum esp_code esp_session_leave(struct esp_engine *engine, uint64_t session, str
 /* Renews the lease; *ret has all but last_sequence. FAILED_PRECONDITION as for join. */
 enum esp_code esp_session_heartbeat(struct esp_engine *engine, uint64_t session, struct esp_join *ret,
                                     struct esp_status *st) ESP_WARN_UNUSED;
+/* Notes where the session's worker calls from, for people; longer than ESP_PEER_BYTES_MAX is cut. */
+void esp_session_note_peer(struct esp_engine *engine, uint64_t session, const char *peer);
+
+struct esp_worker {
+  uint64_t session;
+  char name[ESP_WORKER_NAME_BYTES_MAX + 1];
+  char peer[ESP_PEER_BYTES_MAX + 1];
+  bool live;              /* its lease has not run out */
+  uint64_t last_sequence; /* the highest that was committed; 0: none */
+  uint64_t in_flight;     /* sequences that have begun and are not answered */
+  uint64_t pushes;        /* that were committed */
+  uint64_t seen_ms;       /* since its last sign of life */
+  uint64_t staleness;     /* commits since its last push or, before the first, since it joined */
+};
+/* The ids of all sessions, in no order; *ret is the caller's to esp_free. RESOURCE_EXHAUSTED without memory. */
+enum esp_code esp_sessions_list(struct esp_engine *engine, uint64_t **ret, size_t *ret_len,
+                                struct esp_status *st) ESP_WARN_UNUSED;
+/* Looks up sessions, in the order of their ids; those that have gone are left out. Returns how many are in ret, which
+ * has room for len. Pushes wait while it looks: a few dozen at once. */
+size_t esp_sessions_describe(struct esp_engine *engine, const uint64_t *ids, size_t len, struct esp_worker *ret);
 
 /* ---- pushes and stages ---- */
 
@@ -190,7 +220,11 @@ struct esp_declare_leaf {
   enum esp_kind kind;
   const char *tag;
   const char *group;
+  const char *alias_of; /* the path of the leaf, of this declaration or of the tree, that it is tied to; "" for none.
+                           Its value is that one's: init is passed over */
+  enum esp_view view;   /* of an alias */
   bool frozen;
+  bool detached;
   struct esp_init init;
 };
 
@@ -200,6 +234,7 @@ struct esp_declare_node {
   const char *tag;
   const char *group;
   bool frozen;
+  bool detached;
 };
 
 struct esp_declare_reply {
@@ -236,23 +271,42 @@ void esp_declare_free(struct esp_declare *declare); /* NULL is fine; not after c
 
 /* ---- pulls ---- */
 
+/* What the reader has of a leaf: sent again only where parameter, version or view are others by now. */
+struct esp_have {
+  uint64_t leaf_id;
+  uint64_t param_id;
+  uint64_t version;
+  enum esp_view view;
+};
+
 struct esp_pull_request {
   const uint64_t *leaf_ids;
   size_t leaf_ids_len;
   const char *const *paths;
   size_t paths_len;
   const char *selection; /* "" for none; nothing named at all: every leaf */
+  bool consistent;       /* one commit across all leaves */
+  uint64_t wait_ms;      /* for --max-copy-on-write; 0: --stall-timeout */
+  uint64_t have_lineage; /* of what is in have; of another lineage it counts for nothing */
+  const struct esp_have *have;
+  size_t have_len;
 };
 
 struct esp_pull_header {
   uint64_t epoch;
   uint64_t commit;
   uint64_t lineage;
-  uint64_t leaf_count;
-  uint64_t total_bytes;
+  uint64_t leaf_count;  /* asked for */
+  uint64_t total_bytes; /* of those */
 };
 
-/* A tensor's value, held: it does not change and is not freed until the pin is released. */
+/* Keeps a value as it is while somebody reads it. */
+struct esp_hold;
+/* Any thread; nobody is called from inside: it may be used in a slice's destroy callback. NULL is fine for unref. */
+void esp_hold_ref(struct esp_hold *hold);
+void esp_hold_unref(struct esp_hold *hold);
+
+/* A tensor's value, held: it does not change and is not freed until the hold is let go. */
 struct esp_pin {
   uint64_t leaf_id;
   uint64_t param_id;
@@ -262,37 +316,84 @@ struct esp_pin {
   struct esp_shape shape;
   const void *bytes;
   size_t bytes_len;
-  struct esp_buffer *buffer; /* the engine's */
+  struct esp_hold *hold;
 };
-/* Takes no lock: it may be called from a slice's destroy callback. Once a pin. */
-void esp_pin_ref(struct esp_buffer *buffer);
-void esp_pin_unref(struct esp_buffer *buffer);
+
+/* First the header, then one event a leaf: with a pin, whose hold passes to the callee, or without one, where the
+ * reader has the value already. */
+struct esp_pull_event {
+  const struct esp_pull_header *header;
+  const struct esp_pin *pin;
+};
 
 struct esp_pull;
-/* code is ESP_OK with a pin (whose reference passes to the callee), or the pull's end. */
+/* code is ESP_OK with an event, or the pull's end. All is borrowed for the call. */
 typedef void (*esp_pull_callback)(void *data, enum esp_code code, const struct esp_status *st,
-                                  const struct esp_pin *pin);
+                                  const struct esp_pull_event *event);
+
+enum esp_pull_answer {
+  ESP_PULL_END,   /* everything was given; no callback comes */
+  ESP_PULL_ASKED, /* one callback comes, perhaps inside the call */
+  ESP_PULL_WAITS, /* likewise, once others have let go of enough of --max-copy-on-write: who waits must not himself keep
+                     a hold that depends on his going on */
+};
 
 /* Resolves and checks everything. NOT_FOUND names the leaf (a removed one too); INVALID_ARGUMENT for a selection's
- * syntax or a leaf named twice. */
+ * syntax or a leaf named twice; RESOURCE_EXHAUSTED names --max-copy-on-write where the pull can never fit into it. The
+ * request is borrowed until the header came. */
 enum esp_code esp_pull_new(struct esp_engine *engine, const struct esp_pull_request *request,
                            esp_pull_callback callback, void *data, struct esp_pull **ret,
-                           struct esp_pull_header *ret_header, struct esp_status *st) ESP_WARN_UNUSED;
-/* Asks for the next leaf's tensor: one callback follows, perhaps inside this call. Waits for updates that were
- * committed before, never for the network. Returns false, with no callback, when all were given. */
-bool esp_pull_next(struct esp_pull *pull);
+                           struct esp_status *st) ESP_WARN_UNUSED;
+/* Asks for the header, then for the next leaf's tensor. Waits for updates that were committed before and for
+ * --max-copy-on-write (DEADLINE_EXCEEDED after wait_ms, naming it), never for the network. A consistent pull waits for
+ * its header only; UNAVAILABLE where meanwhile the tree grew beyond what it had asked for. */
+enum esp_pull_answer esp_pull_next(struct esp_pull *pull);
+/* True: the pull waited for --max-copy-on-write, and the callback that was to come does not. Then, or once it has come,
+ * the pull may be freed. */
+bool esp_pull_cancel(struct esp_pull *pull);
 /* Not between esp_pull_next and its callback. NULL is fine. */
 void esp_pull_free(struct esp_pull *pull);
 
 /* ---- admin ---- */
 
-enum esp_operation_kind { ESP_OPERATION_FREEZE, ESP_OPERATION_THAW, ESP_OPERATION_SET };
+enum esp_operation_kind {
+  ESP_OPERATION_FREEZE,         /* selection */
+  ESP_OPERATION_THAW,           /* selection, reset_state */
+  ESP_OPERATION_DETACH,         /* selection */
+  ESP_OPERATION_ATTACH,         /* selection */
+  ESP_OPERATION_TIE,            /* selection (a leaf, a node or a pattern) to `to`, view, mean */
+  ESP_OPERATION_UNTIE,          /* selection, reset_state */
+  ESP_OPERATION_REGROUP,        /* selection, `to` is the group */
+  ESP_OPERATION_ADJUST,         /* name is the group, hypers */
+  ESP_OPERATION_SET,            /* selection, stage, reset_state */
+  ESP_OPERATION_COPY,           /* values of selection (a leaf or a node) to `to` */
+  ESP_OPERATION_RENAME,         /* selection (a node) to `to` */
+  ESP_OPERATION_ADD,            /* leaf */
+  ESP_OPERATION_REMOVE,         /* selection */
+  ESP_OPERATION_REINIT,         /* selection, init (not ESP_INIT_VALUE) */
+  ESP_OPERATION_RESET,          /* optimizer state and step count of selection */
+  ESP_OPERATION_DEFINE_GROUP,   /* name, `to` is the expression */
+  ESP_OPERATION_DELETE_GROUP,   /* name */
+  ESP_OPERATION_NAME_SELECTION, /* name, selection ("": forget the name) */
+  ESP_OPERATION_UNDO,           /* the transaction that made `epoch`; 0: the last one */
+};
 
+/* Strings are copied, and NULL counts as "". A pattern that ties, copies or renames pairs the nth wildcard with the
+ * nth. */
 struct esp_operation {
   enum esp_operation_kind kind;
-  const char *selection; /* copied */
-  bool reset_state;      /* thaw, set */
-  uint64_t stage;        /* set */
+  const char *selection;
+  const char *to;
+  const char *name;
+  enum esp_view view;
+  bool mean; /* tie: the value is the mean of both, not what `to` has */
+  bool reset_state;
+  uint64_t stage;
+  uint64_t epoch;
+  struct esp_init init;
+  const struct esp_hyper_change *hypers;
+  size_t hypers_len;
+  const struct esp_declare_leaf *leaf; /* its value can't follow */
 };
 
 struct esp_apply_request {
@@ -302,6 +403,8 @@ struct esp_apply_request {
   bool dry_run;
   const char *idempotency_key; /* "" for none; 255 bytes at most */
   uint64_t max_leaves;         /* 0: no bound */
+  const char *actor;           /* who asks, for the history; NULL counts as "" */
+  const char *reason;          /* for the history; likewise */
 };
 
 struct esp_apply_reply {
@@ -325,11 +428,57 @@ typedef void (*esp_apply_callback)(void *data, enum esp_code code, const struct 
 void esp_engine_apply(struct esp_engine *engine, const struct esp_apply_request *request, esp_apply_callback callback,
                       void *data);
 
+/* ---- history ---- */
+
+/* A transaction that changed something. Immutable once it is in the history. */
+struct esp_record {
+  _Atomic uint64_t refs;
+  uint64_t epoch;  /* after it */
+  uint64_t commit; /* its own number: pushes before it have lower ones */
+  uint64_t at_ms;  /* since 1970 */
+  char *actor;     /* who asked; "" where nobody said */
+  char *reason;
+  struct esp_diff diff; /* empty where it was too long to be kept */
+  uint64_t changes_len; /* lines that it had */
+};
+void esp_record_unref(struct esp_record *record); /* NULL is fine; any thread */
+
+/* Those that are kept of the transactions with epochs above since_epoch, the newest `limit` of them (0: all), oldest
+ * first, ref'd; the array is the caller's to esp_free. RESOURCE_EXHAUSTED without memory. */
+enum esp_code esp_engine_history(struct esp_engine *engine, uint64_t since_epoch, uint64_t limit,
+                                 struct esp_record ***ret, size_t *ret_len, struct esp_status *st) ESP_WARN_UNUSED;
+
 /* ---- reads ---- */
 
 /* The layout of now; esp_layout_unref it. */
 struct esp_layout *esp_engine_layout(struct esp_engine *engine, uint64_t *ret_commit);
 uint64_t esp_engine_lineage(const struct esp_engine *engine);
+
+/* ---- watches ---- */
+
+typedef void (*esp_watch_callback)(void *data);
+
+/* Tells of changes of the layout, before the transaction is answered that made them. In its owner's memory, zeroed
+ * before esp_watch_init; its fields are the engine's. */
+struct esp_watch {
+  struct esp_engine *engine; /* NULL: not initialised, or done */
+  esp_watch_callback callback;
+  void *data;
+  bool is_waiting; /* in the list of those that wait; under its lock, as the links */
+  struct esp_watch *next;
+  struct esp_watch *before;
+};
+void esp_watch_init(struct esp_watch *watch, struct esp_engine *engine, esp_watch_callback callback, void *data);
+/* One callback follows, perhaps inside this call, once the layout is of a later epoch than this one. To be asked again
+ * after it, and not before; what happened meanwhile is told then, however much it was, by one callback. */
+void esp_watch_wait(struct esp_watch *watch, uint64_t epoch);
+/* True: the watch waited, and no callback comes. False: it did not wait, or its callback is coming or has come. Does
+ * not block. */
+bool esp_watch_cancel(struct esp_watch *watch);
+/* Neither while it waits nor while its callback is coming. Idempotent. */
+void esp_watch_done(struct esp_watch *watch);
+
+/* ---- readings ---- */
 
 /* Of a parameter of a layout: changes while pushes are applied. */
 struct esp_param_stat {
@@ -373,14 +522,20 @@ struct esp_engine_info {
   uint64_t memory_staged;
   uint64_t memory_staged_max;
   uint64_t memory_copy_on_write;
+  uint64_t memory_copy_on_write_max;
+  uint64_t memory_spare; /* kept for the next push or copy */
   uint64_t pushes_applied;
   uint64_t pushes_refused;
   uint64_t pushes_nonfinite;
+  uint64_t pushes_in_flight; /* begun and not answered */
+  uint64_t pushes_in_flight_max;
   uint64_t pulls;
+  uint64_t pulls_active;
   uint64_t bytes_pushed;
   uint64_t bytes_pulled;
   unsigned threads;
   enum esp_isa isa;
+  uint64_t watches; /* that were initialised and are not done */
   bool draining;
 };
 void esp_engine_info(struct esp_engine *engine, struct esp_engine_info *ret);

@@ -1,13 +1,14 @@
 /* What the engine's files share. Locks, in the order in which they may nest: transactions have a thread of their own;
- * commit_lock > sessions.lock; commit_lock > a parameter's queue lock. A push's lock and the staging lock are leaves:
- * nothing is locked, and nobody is called, under them. */
+ * watches.lock > commit_lock > sessions.lock; commit_lock > a parameter's queue lock. A push's lock, the budgets' and
+ * values_lock are leaves: nothing is locked, and nobody is called, under them. */
 #ifndef ESP_ENGINE_INTERNAL_H
 #define ESP_ENGINE_INTERNAL_H
 
 #include "engine/batch.h"
+#include "engine/budget.h"
 #include "engine/engine.h"
+#include "engine/history.h"
 #include "engine/map.h"
-#include "engine/staging.h"
 #include "engine/upload.h"
 
 #define ESP_STAGES_MAX 1024 /* uploads for `set` that wait at once */
@@ -34,6 +35,7 @@ struct esp_push {
   void *data;
   bool is_stage;
   bool is_declare;          /* the values of a declaration: its owner knows the targets */
+  _Atomic bool counted;     /* among the engine's pushes in flight */
   bool replay;              /* its sequence was committed before */
   bool replay_known;        /* and reply has the answer */
   _Atomic uint64_t arrived; /* bytes; of a replay they are dropped */
@@ -82,15 +84,20 @@ struct esp_sequence {
   enum { ESP_SEQUENCE_FREE, ESP_SEQUENCE_OPEN, ESP_SEQUENCE_COMMITTED, ESP_SEQUENCE_DONE } state;
   struct esp_push *push;    /* OPEN: whose */
   struct esp_push *waiters; /* COMMITTED: replays to be answered with it */
-  struct esp_push_reply reply;
+  uint64_t earlier;         /* OPEN: the one that was DONE here before, and is again where this one is dropped; or 0 */
+  struct esp_push_reply reply; /* of DONE, or of `earlier` */
 };
 
 struct esp_session {
   uint64_t id;
   char name[ESP_WORKER_NAME_BYTES_MAX + 1];
-  uint64_t seen_ms;                              /* last sign of life */
+  char peer[ESP_PEER_BYTES_MAX + 1];             /* "" where nobody said */
+  uint64_t seen_ms;                              /* last sign of life; 0: it has left */
+  uint64_t pushes;                               /* that were committed */
+  uint64_t last_commit;                          /* of its last push that was applied; before that, when it joined */
   uint64_t high;                                 /* highest sequence committed */
-  unsigned committed_len;                        /* sequences COMMITTED: being applied */
+  unsigned in_flight_len;                        /* sequences OPEN or COMMITTED */
+  unsigned committed_len;                        /* of these, COMMITTED: being applied */
   struct esp_sequence window[ESP_IN_FLIGHT_MAX]; /* by sequence modulo its length */
 };
 
@@ -118,6 +125,21 @@ enum esp_code esp_sequence_replay(struct esp_engine *engine, struct esp_push *pu
                                   struct esp_status *st) ESP_WARN_UNUSED;
 void esp_sessions_tick(struct esp_engine *engine, uint64_t now_ms);
 uint64_t esp_sessions_live(struct esp_engine *engine);
+/* The worker's name; "" for no session, or one that is not known. */
+void esp_session_name(struct esp_engine *engine, uint64_t id, char name[ESP_WORKER_NAME_BYTES_MAX + 1]);
+
+/* ---- watches ---- */
+
+struct esp_watches {
+  pthread_mutex_t lock;    /* of the list; taken before commit_lock */
+  struct esp_watch *first; /* those that wait */
+  _Atomic uint64_t len;    /* of all */
+};
+
+void esp_watches_init(struct esp_watches *watches);
+void esp_watches_done(struct esp_watches *watches);
+/* After a layout was published, and without commit_lock: calls those that wait. */
+void esp_watches_wake(struct esp_engine *engine);
 
 /* ---- transactions ---- */
 
@@ -151,8 +173,10 @@ struct esp_engine {
   pthread_mutex_t commit_lock;   /* of the next two; held for the hand-over of a commit to its queues, and no longer */
   struct esp_layout *layout;
   uint64_t commit; /* the last number */
-  struct esp_staging staging;
+  struct esp_budget staging;
   struct esp_sessions sessions;
+  struct esp_watches watches;
+  struct esp_history history;
   pthread_mutex_t list_lock; /* of arriving */
   struct esp_push *arriving;
   pthread_mutex_t stages_lock;
@@ -162,24 +186,34 @@ struct esp_engine {
   size_t remembered_changes;                      /* lines of their diffs */
   _Atomic bool draining;
   _Atomic uint64_t committing; /* commits and transactions that have not ended */
+  _Atomic uint64_t pushes_in_flight;
   _Atomic uint64_t pushes_applied;
   _Atomic uint64_t pushes_refused;
   _Atomic uint64_t pushes_nonfinite;
   _Atomic uint64_t pulls;
+  _Atomic uint64_t pulls_active;
   _Atomic uint64_t bytes_pushed;
   _Atomic uint64_t bytes_pulled;
 };
 
 uint64_t esp_engine_now(const struct esp_engine *engine);
+uint64_t esp_engine_wall(const struct esp_engine *engine); /* since 1970, for people */
+/* Until when somebody may be kept waiting who waits for wait_ms (0: --stall-timeout): a little less, so that the caller
+ * hears why. */
+uint64_t esp_wait_deadline(const struct esp_engine *engine, uint64_t now_ms, uint64_t wait_ms);
 uint64_t esp_engine_random(const struct esp_engine *engine); /* never 0 */
 /* Commits pushes as one commit: each is answered when all of it is applied, or refused. Takes a reference of each. */
 void esp_commit_pushes(struct esp_engine *engine, struct esp_push *const *pushes, size_t len);
-const struct esp_optim *esp_place_optim(const struct esp_layout *layout, const struct esp_place *place);
+/* Borrowed. */
+struct esp_optim *esp_group_get_optim(const struct esp_group *group);
+struct esp_optim *esp_place_optim(const struct esp_layout *layout, const struct esp_place *place);
 struct esp_param *esp_place_param(const struct esp_place *place);
 /* NOT_FOUND with the nearest paths, or what is wrong with the path. */
 enum esp_code esp_leaf_unknown(const struct esp_layout *layout, const char *path, size_t len, struct esp_status *st);
-/* Publishes under the commit lock, which is held: takes the reference to layout, and a commit number. */
-uint64_t esp_engine_publish(struct esp_engine *engine, struct esp_layout *layout, struct esp_layout **ret_old);
+/* Publishes under the commit lock, which is held: takes the reference to layout, and a commit number; the record, which
+ * has the diff, gets both. */
+uint64_t esp_engine_publish(struct esp_engine *engine, struct esp_layout *layout, struct esp_record *record,
+                            struct esp_layout **ret_old);
 
 /* Stages (stage.c). */
 void esp_stages_tick(struct esp_engine *engine, uint64_t now_ms);

@@ -1,6 +1,5 @@
 /* Parameters. An item begins (where it writes is chosen), runs in one or many shares, and ends (the new value is
- * published, counters go up). An update whose value is pinned writes to the spare buffer, which the pin provided: so an
- * update never waits for a reader and never fails, and a reader is what pays for copy on write. */
+ * published, counters go up). */
 #include "engine/param.h"
 
 #include <string.h>
@@ -8,30 +7,7 @@
 
 #include "base/alloc.h"
 #include "base/check.h"
-
-static struct esp_buffer *buffer_new(struct esp_world *world, size_t len) {
-  if (len > SIZE_MAX - sizeof(struct esp_buffer))
-    return NULL;
-  struct esp_buffer *buffer = esp_calloc_aligned(sizeof(*buffer) + len);
-  if (buffer == NULL)
-    return NULL;
-  buffer->refs = 1;
-  buffer->world = world;
-  buffer->len = len;
-  atomic_fetch_add(&world->bytes_values, len);
-  return buffer;
-}
-
-void esp_pin_ref(struct esp_buffer *buffer) {
-  atomic_fetch_add_explicit(&buffer->refs, 1, memory_order_relaxed);
-}
-
-void esp_pin_unref(struct esp_buffer *buffer) {
-  if (buffer == NULL || atomic_fetch_sub_explicit(&buffer->refs, 1, memory_order_acq_rel) != 1)
-    return;
-  atomic_fetch_sub(&buffer->world->bytes_values, buffer->len);
-  esp_free(buffer);
-}
+#include "base/transpose.h"
 
 /* State tensors begin on cache lines. */
 static size_t state_stride(const struct esp_param *param) {
@@ -42,33 +18,53 @@ size_t esp_param_state_bytes(const struct esp_param *param) {
   return state_stride(param) * param->states_len;
 }
 
+uint8_t *esp_param_states_new(struct esp_param *param, size_t states_len) {
+  ESP_CHECK(states_len > 0 && states_len <= ESP_OPTIM_STATES_MAX);
+  if (state_stride(param) > SIZE_MAX / states_len)
+    return NULL;
+  uint8_t *state = esp_calloc_aligned(state_stride(param) * states_len);
+  if (state != NULL)
+    atomic_fetch_add(&param->world->bytes_state, state_stride(param) * states_len);
+  return state;
+}
+
+void esp_param_states_free(struct esp_param *param, uint8_t *state, size_t states_len) {
+  if (state == NULL)
+    return;
+  atomic_fetch_sub(&param->world->bytes_state, state_stride(param) * states_len);
+  esp_free(state);
+}
+
 static void param_destroy(struct esp_object *object) {
   struct esp_param *param = (struct esp_param *)object;
   ESP_CHECK(param->first == NULL && !param->running);
-  esp_pin_unref(param->value);
-  esp_pin_unref(param->spare);
+  esp_buffer_retire(param->value);
   atomic_fetch_sub(&param->world->bytes_params, param->bytes);
-  atomic_fetch_sub(&param->world->bytes_state, esp_param_state_bytes(param));
-  esp_free(param->state);
+  esp_param_states_free(param, param->state, param->states_len);
+  esp_optim_unref(param->optim);
   esp_free(param->wide);
   pthread_mutex_destroy(&param->lock);
   esp_free(param);
 }
 
-struct esp_param *esp_param_new(struct esp_world *world, enum esp_dtype dtype, uint64_t elements) {
+struct esp_param *esp_param_new(struct esp_world *world, enum esp_dtype dtype, const struct esp_shape *shape) {
+  uint64_t elements, bytes;
   struct esp_param *param = esp_calloc(1, sizeof(*param));
   if (param == NULL)
     return NULL;
+  ESP_CHECK(esp_shape_bytes(shape, dtype, &elements, &bytes, NULL) == ESP_OK);
   param->object.refs = 1;
   param->object.destroy = param_destroy;
   param->world = world;
   param->elements = elements;
-  param->bytes = elements * esp_dtype_size(dtype);
+  param->bytes = bytes;
+  param->rows = shape->rank == 2 ? shape->dims[0] : 0;
+  param->cols = shape->rank == 2 ? shape->dims[1] : 0;
   param->dtype = dtype;
   param->version = 1;
   pthread_mutex_init(&param->lock, NULL);
   atomic_fetch_add(&world->bytes_params, param->bytes);
-  param->value = buffer_new(world, param->bytes);
+  param->value = esp_buffer_new(world, param->bytes);
   if (elements > ESP_SHARE_ELEMENTS)
     param->wide = esp_calloc(1, sizeof(*param->wide));
   if (param->value == NULL || (elements > ESP_SHARE_ELEMENTS && param->wide == NULL)) {
@@ -80,58 +76,106 @@ struct esp_param *esp_param_new(struct esp_world *world, enum esp_dtype dtype, u
   return param;
 }
 
-bool esp_param_add_states(struct esp_param *param, size_t states_len) {
-  ESP_CHECK(param->state == NULL && states_len <= ESP_OPTIM_STATES_MAX);
-  if (states_len == 0)
-    return true;
-  if (state_stride(param) > SIZE_MAX / states_len)
-    return false;
-  param->state = esp_calloc_aligned(state_stride(param) * states_len);
-  if (param->state == NULL)
-    return false;
+bool esp_param_add_states(struct esp_param *param, struct esp_optim *optim) {
+  size_t states_len = esp_optim_states_len(optim);
+  ESP_CHECK(param->state == NULL && param->optim == NULL);
+  if (states_len > 0) {
+    param->state = esp_param_states_new(param, states_len);
+    if (param->state == NULL)
+      return false;
+  }
   param->states_len = (unsigned)states_len;
-  atomic_fetch_add(&param->world->bytes_state, esp_param_state_bytes(param));
+  param->optim = esp_optim_ref(optim);
   return true;
 }
 
 /* ---- running one item ---- */
 
 static bool item_writes(const struct esp_item *item) {
-  return item->kind == ESP_ITEM_STEP || item->kind == ESP_ITEM_WRITE || item->kind == ESP_ITEM_FILL;
+  switch (item->kind) {
+  case ESP_ITEM_STEP:
+  case ESP_ITEM_WRITE:
+  case ESP_ITEM_MEAN:
+  case ESP_ITEM_FILL:
+    return true;
+  default:
+    return false;
+  }
 }
 
 static bool item_is_wide(const struct esp_item *item) {
-  return item->param->wide != NULL && (item_writes(item) || item->kind == ESP_ITEM_RESET);
+  if (item->param->wide == NULL)
+    return false;
+  return item_writes(item) || item->kind == ESP_ITEM_RESET || item->kind == ESP_ITEM_MIGRATE ||
+         item->kind == ESP_ITEM_GIVE;
 }
 
-/* Chooses where the item writes. The acquire pairs with the last reader's release: its reads are over. */
+/* Chooses where the item writes. */
 static void item_begin(struct esp_item *item, struct esp_step *step) {
   struct esp_param *param = item->param;
   if (item->kind == ESP_ITEM_STEP)
-    esp_optim_step_init(item->step.optim, param->steps + 1, step);
-  if (!item_writes(item))
-    return;
-  if (atomic_load_explicit(&param->value->refs, memory_order_acquire) == 1) {
-    esp_pin_unref(param->spare);
-    param->out = param->value;
-  } else {
-    ESP_CHECK(param->spare != NULL);
-    param->out = param->spare;
-  }
-  param->spare = NULL;
+    esp_optim_step_init(item->step.optim, param->steps + 1, &item->step.norms, step);
+  if (item_writes(item))
+    param->out = esp_buffer_target(param->value);
 }
 
 static void item_step(const struct esp_item *item, const struct esp_step *step, size_t first, size_t n) {
   const struct esp_param *param = item->param;
-  size_t size = esp_dtype_size(param->dtype);
   void *states[ESP_OPTIM_STATES_MAX];
   for (unsigned i = 0; i < param->states_len; i++)
-    states[i] = param->state + i * state_stride(param) + first * size;
-  const void *grads[ESP_ITEM_GRADS_MAX];
-  for (size_t i = 0; i < item->step.grads_len; i++)
-    grads[i] = (const uint8_t *)item->step.grads[i] + first * size;
-  esp_optim_apply(item->step.optim, step, param->world->isa, param->dtype, n, grads, item->step.grads_len,
-                  item->step.grad_scale, param->value->data + first * size, param->out->data + first * size, states);
+    states[i] = param->state + i * state_stride(param);
+  esp_optim_apply(item->step.optim, step, param->world->isa, param->dtype, first, n, item->step.grads,
+                  item->step.grads_len, item->step.grad_scale, param->value->data, param->out->data, states);
+}
+
+/* Elements first .. first+n as a parameter sees memory that may lie the other way round. */
+static void copy_elements(const struct esp_param *param, const void *from, bool transposed, size_t first, size_t n,
+                          void *out) {
+  size_t size = esp_dtype_size(param->dtype);
+  if (transposed)
+    esp_transpose(size, param->rows, param->cols, from, first, n, (uint8_t *)out + first * size);
+  else
+    memcpy((uint8_t *)out + first * size, (const uint8_t *)from + first * size, n * size);
+}
+
+static void item_mean(const struct esp_item *item, size_t first, size_t n) {
+  const struct esp_param *param = item->param;
+  size_t size = esp_dtype_size(param->dtype);
+  const uint8_t *x = param->value->data;
+  uint8_t *out = param->out->data;
+  for (size_t i = first; i < first + n; i++) {
+    union {
+      double f64;
+      float f32;
+    } other;
+    if (item->write.transposed)
+      esp_transpose(size, param->rows, param->cols, item->write.from, i, 1, &other);
+    else
+      memcpy(&other, (const uint8_t *)item->write.from + i * size, size);
+    if (param->dtype == ESP_DTYPE_F64)
+      ((double *)out)[i] = ((const double *)x)[i] * 0.5 + other.f64 * 0.5;
+    else
+      ((float *)out)[i] = ((const float *)x)[i] * 0.5F + other.f32 * 0.5F;
+  }
+}
+
+static void item_give(const struct esp_item *item, size_t first, size_t n) {
+  const struct esp_param *param = item->param;
+  struct esp_param *to = item->give.to;
+  copy_elements(to, param->value->data, item->give.transposed, first, n, to->value->data);
+  for (unsigned i = 0; item->give.with_state && i < param->states_len; i++)
+    copy_elements(to, param->state + i * state_stride(param), item->give.transposed, first, n,
+                  to->state + i * state_stride(to));
+}
+
+static void item_migrate(const struct esp_item *item, size_t first, size_t n) {
+  const struct esp_param *param = item->param;
+  size_t size = esp_dtype_size(param->dtype), stride = state_stride(param);
+  for (unsigned i = 0; i < item->migrate.states_len; i++) {
+    unsigned old = item->migrate.kept[i];
+    if (old != ESP_STATE_FRESH)
+      memcpy(item->migrate.state + i * stride + first * size, param->state + old * stride + first * size, n * size);
+  }
 }
 
 static void item_share(struct esp_item *item, const struct esp_step *step, size_t first, size_t n) {
@@ -142,7 +186,10 @@ static void item_share(struct esp_item *item, const struct esp_step *step, size_
     item_step(item, step, first, n);
     break;
   case ESP_ITEM_WRITE:
-    memcpy(param->out->data + first * size, (const uint8_t *)item->write.from + first * size, n * size);
+    copy_elements(param, item->write.from, item->write.transposed, first, n, param->out->data);
+    break;
+  case ESP_ITEM_MEAN:
+    item_mean(item, first, n);
     break;
   case ESP_ITEM_FILL:
     esp_init_fill(&item->fill.init, param->dtype, first, n, param->out->data + first * size);
@@ -151,6 +198,13 @@ static void item_share(struct esp_item *item, const struct esp_step *step, size_
     for (unsigned i = 0; i < param->states_len; i++)
       memset(param->state + i * state_stride(param) + first * size, 0, n * size);
     break;
+  case ESP_ITEM_MIGRATE:
+    item_migrate(item, first, n);
+    break;
+  case ESP_ITEM_GIVE:
+    item_give(item, first, n);
+    break;
+  case ESP_ITEM_WAIT:
   case ESP_ITEM_PIN:
   case ESP_ITEM_HASH:
   case ESP_ITEM_BARRIER:
@@ -183,17 +237,43 @@ static void item_hash(struct esp_item *item) {
   item->hash.version = param->version;
 }
 
-/* The reader provides the buffer that an update needs while the value is pinned. */
 static void item_pin(struct esp_item *item) {
   struct esp_param *param = item->param;
-  item->pin.buffer = NULL;
   item->pin.version = param->version;
-  if (param->spare == NULL)
-    param->spare = buffer_new(param->world, param->bytes);
-  if (param->spare == NULL)
+  item->pin.failed = item->pin.have != param->version && !esp_hold_pin(item->pin.hold, param->value);
+}
+
+static void migrate_end(struct esp_item *item) {
+  struct esp_param *param = item->param;
+  esp_param_states_free(param, param->state, param->states_len);
+  param->state = item->migrate.state;
+  param->states_len = item->migrate.states_len;
+  if (!item->migrate.keep_steps)
+    param->steps = 0;
+}
+
+/* Goes on with a queue that waited, on the pool: the giver's own runner may be deep in a chain of them. */
+static void wait_over(struct esp_job *job, unsigned share) {
+  (void)share;
+  struct esp_item *item = (struct esp_item *)((char *)job - offsetof(struct esp_item, wait.job));
+  struct esp_param *param = item->param;
+  item->done(item);
+  esp_param_start(param);
+}
+
+/* The queue has arrived at its wait, or the giver has given. True: both have, and the caller goes on with the queue. */
+static bool wait_arrive(struct esp_item *item) {
+  return atomic_fetch_add(&item->wait.arrived, 1) == 1;
+}
+
+static void give_end(struct esp_item *item) {
+  struct esp_item *wait = item->give.wait;
+  if (item->give.with_state)
+    item->give.to->steps = (uint64_t)item->param->steps;
+  if (wait == NULL || !wait_arrive(wait))
     return;
-  esp_pin_ref(param->value);
-  item->pin.buffer = param->value;
+  wait->wait.job = (struct esp_job){.run = wait_over, .shares = 1};
+  esp_pool_submit(item->param->world->pool, &wait->wait.job);
 }
 
 static void item_end(struct esp_item *item) {
@@ -206,9 +286,13 @@ static void item_end(struct esp_item *item) {
     param->steps++;
   if (item->kind == ESP_ITEM_RESET)
     param->steps = 0;
+  if (item->kind == ESP_ITEM_MIGRATE)
+    migrate_end(item);
+  if (item->kind == ESP_ITEM_GIVE)
+    give_end(item);
   if (item_writes(item)) {
     if (param->out != param->value) {
-      esp_pin_unref(param->value);
+      esp_buffer_retire(param->value);
       param->value = param->out;
     }
     param->out = NULL;
@@ -272,6 +356,8 @@ void esp_param_start(struct esp_param *param) {
       esp_object_unref(&param->object);
       return;
     }
+    if (item->kind == ESP_ITEM_WAIT && !wait_arrive(item))
+      return; /* who gives goes on, and keeps the reference */
     if (item_is_wide(item)) {
       wide_start(item);
       return;

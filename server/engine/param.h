@@ -4,34 +4,12 @@
 #ifndef ESP_ENGINE_PARAM_H
 #define ESP_ENGINE_PARAM_H
 
-#include <pthread.h>
-#include <stdatomic.h>
-
-#include "base/alloc.h"
-#include "engine/engine.h"
-#include "engine/pool.h"
+#include "engine/value.h"
 
 /* Elements of one share of a large item: it fits L2 with its states. Results do not depend on it. */
 #define ESP_SHARE_ELEMENTS 65536
 /* Gradients that one step may sum: a round's workers times a parameter's leaves. */
 #define ESP_ITEM_GRADS_MAX 256
-
-/* Bytes by kind, and what all parameters use. */
-struct esp_world {
-  _Atomic uint64_t bytes_values; /* of all value buffers: parameters and copies on write */
-  _Atomic uint64_t bytes_params; /* of the parameters alone */
-  _Atomic uint64_t bytes_state;  /* of optimizer states */
-  struct esp_pool *pool;         /* runs large items */
-  enum esp_isa isa;              /* kernels */
-};
-
-/* A value, counted: one reference is its parameter's, the others are pins. */
-struct esp_buffer {
-  _Atomic uint64_t refs;
-  struct esp_world *world;
-  size_t len; /* bytes of data */
-  _Alignas(ESP_CACHE_LINE) uint8_t data[];
-};
 
 struct esp_item;
 
@@ -49,14 +27,16 @@ struct esp_param {
   struct esp_world *world;  /* borrowed */
   size_t elements;
   size_t bytes;
+  uint64_t rows; /* of rank 2; else 0, as cols */
+  uint64_t cols;
   enum esp_dtype dtype;
-  unsigned states_len;    /* state tensors */
-  pthread_mutex_t lock;   /* of the queue */
-  struct esp_item *first; /* items that wait */
+  struct esp_optim *optim;     /* ref'd: whose states it has, by the newest layout; NULL: none. The transactions' */
+  _Atomic unsigned states_len; /* state tensors; written by the runner, read by anybody */
+  pthread_mutex_t lock;        /* of the queue */
+  struct esp_item *first;      /* items that wait */
   struct esp_item *last;
   bool running;             /* somebody runs the queue: new items will be met */
   struct esp_buffer *value; /* from here on only the runner's */
-  struct esp_buffer *spare; /* there whenever value is pinned: where the next update goes then */
   struct esp_buffer *out;   /* where the running item writes */
   uint8_t *state;           /* all state tensors, each esp_param_state_stride apart */
   struct esp_wide *wide;    /* NULL for parameters of one share */
@@ -67,12 +47,18 @@ struct esp_param {
 enum esp_item_kind {
   ESP_ITEM_STEP,    /* one optimizer step */
   ESP_ITEM_WRITE,   /* value from memory */
+  ESP_ITEM_MEAN,    /* value: the mean of itself and of memory */
   ESP_ITEM_FILL,    /* value from an initialiser */
   ESP_ITEM_RESET,   /* optimizer state and step count afresh */
-  ESP_ITEM_PIN,     /* a reference to the value */
+  ESP_ITEM_MIGRATE, /* optimizer state as another optimizer has it */
+  ESP_ITEM_GIVE,    /* value and perhaps state to another parameter, whose queue waits for it */
+  ESP_ITEM_WAIT,    /* the queue waits until another parameter has given */
+  ESP_ITEM_PIN,     /* holds the value for a reader */
   ESP_ITEM_HASH,    /* its digest */
   ESP_ITEM_BARRIER, /* nothing: what came before has run */
 };
+
+#define ESP_STATE_FRESH UINT8_MAX
 
 struct esp_item {
   struct esp_item *next;   /* the queue's */
@@ -82,19 +68,39 @@ struct esp_item {
   union {
     struct {
       const struct esp_optim *optim; /* borrowed until done */
-      const void *const *grads;      /* each a whole gradient; summed in order */
+      const struct esp_grad *grads;  /* likewise; summed in order */
       size_t grads_len;
       double grad_scale;
+      struct esp_norms norms; /* those that optim wants */
     } step;
-    struct {
+    struct {            /* MEAN too */
       const void *from; /* the whole value; borrowed until done */
+      bool transposed;  /* of [cols, rows] */
     } write;
+    struct {
+      uint8_t *state; /* zeros: room for states_len tensors; passes to the parameter */
+      unsigned states_len;
+      bool keep_steps;
+      uint8_t kept[ESP_OPTIM_STATES_MAX]; /* by new state: the old one that it was, or ESP_STATE_FRESH */
+    } migrate;
+    struct {
+      struct esp_param *to;  /* fresh, of as many elements; borrowed until done */
+      struct esp_item *wait; /* in the queue that waits; NULL: none does */
+      bool transposed;
+      bool with_state; /* `to` has the same states */
+    } give;
+    struct {
+      struct esp_job job;       /* goes on with the queue */
+      _Atomic unsigned arrived; /* of the queue and the giver: the second one goes on */
+    } wait;
     struct {
       struct esp_init init;
     } fill;
     struct {
-      struct esp_buffer *buffer; /* the pin; NULL: no memory for the spare */
-      uint64_t version;
+      struct esp_hold *hold; /* borrowed until done; pins the value unless it is the one that the reader has */
+      uint64_t have;         /* the version that the reader has; 0: none */
+      uint64_t version;      /* of the value */
+      bool failed;           /* there was no memory */
     } pin;
     struct {
       struct esp_digest digest;
@@ -105,9 +111,13 @@ struct esp_item {
 };
 
 /* A parameter of zeros, of one reference; NULL without memory. States are added before it is published. */
-struct esp_param *esp_param_new(struct esp_world *world, enum esp_dtype dtype, uint64_t elements);
-bool esp_param_add_states(struct esp_param *param, size_t states_len);
+struct esp_param *esp_param_new(struct esp_world *world, enum esp_dtype dtype, const struct esp_shape *shape);
+/* optim is ref'd, and has its states, zeros, from here on. */
+bool esp_param_add_states(struct esp_param *param, struct esp_optim *optim);
 size_t esp_param_state_bytes(const struct esp_param *param);
+/* Memory for ESP_ITEM_MIGRATE, accounted; free it where the item does not run. NULL without memory. */
+uint8_t *esp_param_states_new(struct esp_param *param, size_t states_len);
+void esp_param_states_free(struct esp_param *param, uint8_t *state, size_t states_len);
 
 /* Puts an item at the queue's end. True: nobody runs the queue, and the caller must esp_param_start it. */
 bool esp_param_enqueue(struct esp_param *param, struct esp_item *item) ESP_WARN_UNUSED;

@@ -1,158 +1,205 @@
-/* Pulls. The layout of the beginning says which parameters; each is then pinned when its turn comes, by an item in its
- * queue: so a pull sees every push that was committed before it asked, never half of one, and holds up nobody. */
+/* Pulls. A plain pull takes the layout of its beginning; each tensor is then pinned when its turn comes, by an item in
+ * its parameter's queue: so a pull sees every push that was committed before it asked, never half of one, and holds up
+ * nobody. A consistent pull (pull_consistent.c) pins them all at one commit, before the first one is given. */
+#include "engine/pull.h"
+
 #include <inttypes.h>
-#include <stdio.h>
-#include <string.h>
 
 #include "base/alloc.h"
 #include "base/check.h"
-#include "engine/internal.h"
 
-struct esp_pull {
-  struct esp_item item; /* pins the leaf that is being asked for */
-  struct esp_engine *engine;
-  esp_pull_callback callback;
-  void *data;
-  struct esp_layout *layout; /* ref'd */
-  uint32_t *leaves;          /* indices in it, in the order in which they are to come */
-  size_t leaves_len;
-  size_t next;
-};
+/* ---- callbacks ---- */
 
-void esp_pull_free(struct esp_pull *pull) {
-  if (pull == NULL)
+void esp_pull_fail(struct esp_pull *pull, enum esp_code code, const struct esp_status *st) {
+  pull->callback(pull->data, code, st, NULL);
+}
+
+void esp_pull_give_header(struct esp_pull *pull) {
+  struct esp_pull_event event = {.header = &pull->header};
+  pull->callback(pull->data, ESP_OK, NULL, &event);
+}
+
+/* The leaf as it is seen: false where there is no memory to turn it. */
+static bool turn(const struct esp_leaf *leaf, const struct esp_place *place, struct esp_hold *hold) {
+  if (leaf->view == ESP_VIEW_IDENTITY)
+    return true;
+  return esp_hold_transpose(hold, esp_dtype_size(place->dtype), place->shape.dims[1], place->shape.dims[0]);
+}
+
+void esp_pull_give(struct esp_pull *pull, struct esp_hold *hold, uint64_t version) {
+  const struct esp_leaf *leaf = esp_wanted_leaf(&pull->wanted, pull->next++);
+  const struct esp_place *place = esp_layout_place(pull->wanted.layout, leaf);
+  struct esp_pull_event event = {0};
+  struct esp_pin pin;
+  if (hold != NULL && !turn(leaf, place, hold)) {
+    struct esp_status st;
+    enum esp_code code = esp_fail(&st, ESP_RESOURCE_EXHAUSTED, "leaf %s: no memory to transpose it", leaf->path);
+    esp_hold_unref(hold);
+    esp_pull_fail(pull, code, &st);
     return;
-  esp_layout_unref(pull->layout);
-  esp_free(pull->leaves);
-  esp_free(pull);
-}
-
-static enum esp_code pull_add(struct esp_pull *pull, const struct esp_leaf *leaf, uint8_t *seen,
-                              struct esp_status *st) {
-  uint32_t index = (uint32_t)(leaf - pull->layout->leaves);
-  if (seen[index / 8] & (1u << index % 8))
-    return esp_fail(st, ESP_INVALID_ARGUMENT, "leaf %s is named twice", leaf->path);
-  seen[index / 8] |= (uint8_t)(1u << index % 8);
-  pull->leaves[pull->leaves_len++] = index;
-  return ESP_OK;
-}
-
-static enum esp_code pull_ids(struct esp_pull *pull, const struct esp_pull_request *request, uint8_t *seen,
-                              struct esp_status *st) {
-  for (size_t i = 0; i < request->leaf_ids_len; i++) {
-    const struct esp_leaf *leaf = esp_layout_leaf_by_id(pull->layout, request->leaf_ids[i]);
-    enum esp_code code = leaf == NULL ? esp_fail(st, ESP_NOT_FOUND, "no leaf has the id %" PRIu64, request->leaf_ids[i])
-                                      : pull_add(pull, leaf, seen, st);
-    if (code != ESP_OK)
-      return code;
   }
-  return ESP_OK;
-}
-
-static enum esp_code pull_paths(struct esp_pull *pull, const struct esp_pull_request *request, uint8_t *seen,
-                                struct esp_status *st) {
-  for (size_t i = 0; i < request->paths_len; i++) {
-    const char *path = request->paths[i];
-    const struct esp_leaf *leaf = esp_layout_leaf_by_path(pull->layout, path, strlen(path));
-    enum esp_code code =
-        leaf == NULL ? esp_leaf_unknown(pull->layout, path, strlen(path), st) : pull_add(pull, leaf, seen, st);
-    if (code != ESP_OK)
-      return code;
+  if (hold != NULL) {
+    pin = (struct esp_pin){.leaf_id = leaf->id,
+                           .param_id = place->id,
+                           .version = version,
+                           .view = leaf->view,
+                           .dtype = place->dtype,
+                           .shape = esp_layout_shape(pull->wanted.layout, leaf),
+                           .bytes = esp_hold_bytes(hold),
+                           .bytes_len = esp_place_param(place)->bytes,
+                           .hold = hold};
+    event.pin = &pin;
+    atomic_fetch_add(&pull->engine->bytes_pulled, pin.bytes_len);
   }
-  return ESP_OK;
+  pull->callback(pull->data, ESP_OK, NULL, &event);
 }
 
-static enum esp_code pull_selection(struct esp_pull *pull, const struct esp_pull_request *request, uint8_t *seen,
-                                    struct esp_status *st) {
-  bool named = request->leaf_ids_len > 0 || request->paths_len > 0;
-  if (named && request->selection[0] == '\0')
-    return ESP_OK;
-  struct esp_selection sel = {0};
-  enum esp_code code = esp_select(pull->layout, request->selection, strlen(request->selection), &sel, st);
-  for (size_t i = 0; i < sel.len && code == ESP_OK; i++)
-    code = pull_add(pull, &pull->layout->leaves[sel.leaves[i]], seen, st);
-  esp_selection_done(&sel);
-  return code;
-}
+/* ---- plain pulls ---- */
 
-static enum esp_code pull_resolve(struct esp_pull *pull, const struct esp_pull_request *request,
-                                  struct esp_status *st) {
-  size_t len = pull->layout->leaves_len;
-  uint8_t *seen = esp_calloc(len / 8 + 1, 1);
-  /* Nothing is named twice, so there are never more than the tree's leaves. */
-  pull->leaves = esp_malloc_array(len + 1, sizeof(uint32_t));
-  enum esp_code code = ESP_OK;
-  if (seen == NULL || pull->leaves == NULL)
-    code = esp_fail(st, ESP_RESOURCE_EXHAUSTED, "no memory for a pull");
-  if (code == ESP_OK)
-    code = pull_ids(pull, request, seen, st);
-  if (code == ESP_OK)
-    code = pull_paths(pull, request, seen, st);
-  if (code == ESP_OK)
-    code = pull_selection(pull, request, seen, st);
-  esp_free(seen);
-  return code;
-}
-
-static void pull_pinned(struct esp_item *item) {
+static void plain_pinned(struct esp_item *item) {
   struct esp_pull *pull = (struct esp_pull *)item;
-  const struct esp_leaf *leaf = &pull->layout->leaves[pull->leaves[pull->next++]];
-  const struct esp_place *place = esp_layout_place(pull->layout, leaf);
-  struct esp_status st;
-  if (item->pin.buffer == NULL) {
-    enum esp_code code = esp_fail(&st, ESP_RESOURCE_EXHAUSTED,
-                                  "leaf %s: no memory to keep its value apart while it is read", leaf->path);
-    pull->callback(pull->data, code, &st, NULL);
+  struct esp_hold *hold = pull->hold;
+  pull->hold = NULL;
+  if (item->pin.failed) {
+    struct esp_status st;
+    enum esp_code code =
+        esp_fail(&st, ESP_RESOURCE_EXHAUSTED, "leaf %s: no memory to keep its value apart while it is read",
+                 esp_wanted_leaf(&pull->wanted, pull->next)->path);
+    esp_hold_unref(hold);
+    esp_pull_fail(pull, code, &st);
     return;
   }
-  struct esp_pin pin = {.leaf_id = leaf->id,
-                        .param_id = place->id,
-                        .version = item->pin.version,
-                        .view = leaf->view,
-                        .dtype = place->dtype,
-                        .shape = place->shape,
-                        .bytes = item->pin.buffer->data,
-                        .bytes_len = item->pin.buffer->len,
-                        .buffer = item->pin.buffer};
-  atomic_fetch_add(&pull->engine->bytes_pulled, pin.bytes_len);
-  pull->callback(pull->data, ESP_OK, NULL, &pin);
+  if (hold->buffer == NULL) { /* unchanged */
+    esp_hold_unref(hold);
+    hold = NULL;
+  }
+  esp_pull_give(pull, hold, item->pin.version);
+}
+
+/* The hold's bytes were granted. */
+static void plain_pin(struct esp_pull *pull) {
+  struct esp_param *param = esp_wanted_param(&pull->wanted, pull->next);
+  pull->hold->bytes = pull->reservation.bytes;
+  pull->item.kind = ESP_ITEM_PIN;
+  pull->item.done = plain_pinned;
+  pull->item.pin.hold = pull->hold;
+  pull->item.pin.have = esp_wanted_have(&pull->wanted, pull->next);
+  if (esp_param_enqueue(param, &pull->item))
+    esp_param_start(param);
+}
+
+static void plain_answered(struct esp_reservation *reservation, enum esp_code code, const struct esp_status *st) {
+  struct esp_pull *pull = (struct esp_pull *)((char *)reservation - offsetof(struct esp_pull, reservation));
+  if (code == ESP_OK) {
+    plain_pin(pull);
+    return;
+  }
+  esp_hold_unref(pull->hold);
+  pull->hold = NULL;
+  esp_pull_fail(pull, code, st);
+}
+
+static enum esp_pull_answer plain_next(struct esp_pull *pull) {
+  struct esp_status st;
+  bool granted = false;
+  enum esp_code code = ESP_OK;
+  pull->hold = esp_hold_new(&pull->engine->world);
+  pull->reservation.answered = plain_answered;
+  if (pull->hold == NULL)
+    code = esp_fail(&st, ESP_RESOURCE_EXHAUSTED, "no memory for a pull");
+  else
+    code = esp_pull_reserve(pull, esp_wanted_cost(&pull->wanted, pull->next), &granted, &st);
+  if (code != ESP_OK)
+    plain_answered(&pull->reservation, code, &st);
+  else if (granted)
+    plain_pin(pull);
+  return granted || code != ESP_OK ? ESP_PULL_ASKED : ESP_PULL_WAITS;
+}
+
+/* ---- all pulls ---- */
+
+enum esp_code esp_pull_reserve(struct esp_pull *pull, uint64_t bytes, bool *ret_granted, struct esp_status *st) {
+  uint64_t now_ms = esp_engine_now(pull->engine);
+  return esp_budget_request(&pull->engine->world.copies, &pull->reservation, bytes, now_ms,
+                            esp_wait_deadline(pull->engine, now_ms, pull->request.wait_ms), ret_granted, st);
+}
+
+/* A pull that can never be served is refused before it begins. */
+static enum esp_code check_cost(const struct esp_pull *pull, struct esp_status *st) {
+  uint64_t max = pull->engine->options.max_copy_on_write;
+  if (pull->request.consistent && pull->wanted.cost > max)
+    return esp_fail(st, ESP_RESOURCE_EXHAUSTED,
+                    "a consistent pull of these %zu leaves may need %" PRIu64
+                    " bytes, but --max-copy-on-write is %" PRIu64 ": pull less at once, or raise it",
+                    pull->wanted.len, pull->wanted.cost, max);
+  if (pull->request.consistent || pull->wanted.len == 0)
+    return ESP_OK;
+  uint64_t cost = esp_wanted_cost(&pull->wanted, pull->wanted.largest);
+  if (cost <= max)
+    return ESP_OK;
+  return esp_fail(st, ESP_RESOURCE_EXHAUSTED,
+                  "leaf %s: a pull of it may need %" PRIu64 " bytes, but --max-copy-on-write is %" PRIu64 ": raise it",
+                  esp_wanted_leaf(&pull->wanted, pull->wanted.largest)->path, cost, max);
 }
 
 enum esp_code esp_pull_new(struct esp_engine *engine, const struct esp_pull_request *request,
-                           esp_pull_callback callback, void *data, struct esp_pull **ret,
-                           struct esp_pull_header *ret_header, struct esp_status *st) {
+                           esp_pull_callback callback, void *data, struct esp_pull **ret, struct esp_status *st) {
   struct esp_pull *pull = esp_calloc(1, sizeof(*pull));
   if (pull == NULL)
     return esp_fail(st, ESP_RESOURCE_EXHAUSTED, "no memory for a pull");
-  struct esp_pull_header header = {.lineage = engine->lineage};
   pull->engine = engine;
+  pull->request = *request;
   pull->callback = callback;
   pull->data = data;
-  pull->item.kind = ESP_ITEM_PIN;
-  pull->item.done = pull_pinned;
-  pull->layout = esp_engine_layout(engine, &header.commit);
-  enum esp_code code = pull_resolve(pull, request, st);
+  atomic_fetch_add(&engine->pulls_active, 1);
+  struct esp_layout *layout = esp_engine_layout(engine, &pull->header.commit);
+  enum esp_code code = esp_wanted_init(&pull->wanted, layout, engine->lineage, request, st);
+  if (code == ESP_OK)
+    code = check_cost(pull, st);
   if (code != ESP_OK) {
     esp_pull_free(pull);
     return code;
   }
-  header.epoch = pull->layout->epoch;
-  header.leaf_count = pull->leaves_len;
-  for (size_t i = 0; i < pull->leaves_len; i++)
-    header.total_bytes +=
-        esp_place_param(esp_layout_place(pull->layout, &pull->layout->leaves[pull->leaves[i]]))->bytes;
+  pull->header.epoch = layout->epoch;
+  pull->header.lineage = engine->lineage;
+  pull->header.leaf_count = pull->wanted.len;
+  pull->header.total_bytes = pull->wanted.bytes;
   atomic_fetch_add(&engine->pulls, 1);
-  *ret_header = header;
   *ret = pull;
   return ESP_OK;
 }
 
-bool esp_pull_next(struct esp_pull *pull) {
-  if (pull->next == pull->leaves_len)
-    return false;
-  struct esp_param *param =
-      esp_place_param(esp_layout_place(pull->layout, &pull->layout->leaves[pull->leaves[pull->next]]));
-  if (esp_param_enqueue(param, &pull->item))
-    esp_param_start(param);
-  return true;
+enum esp_pull_answer esp_pull_next(struct esp_pull *pull) {
+  if (!pull->begun) {
+    pull->begun = true;
+    if (pull->request.consistent)
+      return esp_pull_begin_consistent(pull);
+    esp_pull_give_header(pull);
+    return ESP_PULL_ASKED;
+  }
+  if (pull->next == pull->wanted.len)
+    return ESP_PULL_END;
+  if (!pull->request.consistent)
+    return plain_next(pull);
+  struct esp_taken *taken = &pull->taken[pull->next];
+  struct esp_hold *hold = taken->hold;
+  taken->hold = NULL;
+  esp_pull_give(pull, hold, taken->version);
+  return ESP_PULL_ASKED;
+}
+
+bool esp_pull_cancel(struct esp_pull *pull) {
+  return esp_budget_cancel(&pull->engine->world.copies, &pull->reservation);
+}
+
+void esp_pull_free(struct esp_pull *pull) {
+  if (pull == NULL)
+    return;
+  esp_hold_unref(pull->hold);
+  for (size_t i = pull->next; pull->taken != NULL && i < pull->wanted.len; i++)
+    esp_hold_unref(pull->taken[i].hold);
+  esp_free(pull->taken);
+  esp_wanted_done(&pull->wanted);
+  atomic_fetch_sub(&pull->engine->pulls_active, 1);
+  esp_free(pull);
 }

@@ -19,7 +19,7 @@ void esp_push_ref(struct esp_push *push) {
 void esp_push_unref(struct esp_push *push) {
   if (atomic_fetch_sub(&push->refs, 1) != 1)
     return;
-  esp_upload_done(&push->upload, esp_engine_now(push->engine));
+  esp_upload_done(&push->upload);
   esp_layout_unref(push->layout);
   pthread_cond_destroy(&push->notified);
   pthread_mutex_destroy(&push->lock);
@@ -118,11 +118,31 @@ void esp_pushes_tick(struct esp_engine *engine, uint64_t now_ms) {
 
 /* ---- beginning ---- */
 
+/* Counts a push among those in flight, of which there is a bound. */
+static enum esp_code push_enter(struct esp_push *push, struct esp_status *st) {
+  struct esp_engine *engine = push->engine;
+  uint64_t before = atomic_fetch_add(&engine->pushes_in_flight, 1);
+  atomic_store(&push->counted, true);
+  if (engine->options.max_pushes == 0 || before < engine->options.max_pushes)
+    return ESP_OK;
+  return esp_fail(st, ESP_RESOURCE_EXHAUSTED,
+                  "%" PRIu64 " pushes of all sessions are in flight, which is --max-pushes: try again when one has "
+                  "been answered",
+                  engine->options.max_pushes);
+}
+
+/* Idempotent. */
+static void push_leave(struct esp_push *push) {
+  if (atomic_exchange(&push->counted, false))
+    atomic_fetch_sub(&push->engine->pushes_in_flight, 1);
+}
+
 /* Gives back what an uncommitted push holds. Idempotent. */
 static void push_drop(struct esp_push *push) {
+  push_leave(push);
   esp_sequence_drop(push->engine, push);
   list_remove(push);
-  if (esp_staging_release(&push->engine->staging, &push->reservation))
+  if (esp_budget_release(&push->engine->staging, &push->reservation))
     esp_push_unref(push); /* the reservation's: it will not be answered */
 }
 
@@ -175,10 +195,11 @@ static enum esp_code header_check(const struct esp_engine *engine, const struct 
                     "this push is for lineage %016" PRIx64 ", but the server has lineage %016" PRIx64
                     ": it started anew and lost what was committed",
                     header->lineage, engine->lineage);
-  if (!is_declare && header->leaf_count > layout->leaves_len)
+  /* Leaves that were removed may still be named by those who have not heard of it. */
+  if (!is_declare && header->leaf_count > layout->leaves_len + layout->gone_len)
     return esp_fail(st, ESP_INVALID_ARGUMENT, "%" PRIu64 " leaves are declared, but the tree has %zu",
                     header->leaf_count, layout->leaves_len);
-  if (!is_declare && header->total_bytes > layout->leaf_bytes)
+  if (!is_declare && header->total_bytes > layout->leaf_bytes + layout->gone_bytes)
     return esp_fail(st, ESP_INVALID_ARGUMENT, "%" PRIu64 " bytes are declared, but all leaves together have %" PRIu64,
                     header->total_bytes, layout->leaf_bytes);
   if ((header->leaf_count == 0) != (header->total_bytes == 0))
@@ -227,14 +248,6 @@ static enum esp_code push_open(struct esp_push *push, struct esp_status *st) {
   return code;
 }
 
-/* The server answers a little before its caller stops waiting, so that the caller hears why. */
-static uint64_t wait_deadline(const struct esp_engine *engine, uint64_t now_ms, uint64_t wait_ms) {
-  if (wait_ms == 0)
-    wait_ms = engine->options.stall_timeout_ms;
-  uint64_t margin_ms = wait_ms / 10 < 500 ? wait_ms / 10 : 500;
-  return now_ms + (wait_ms > UINT64_MAX / 2 ? UINT64_MAX / 2 : wait_ms - margin_ms);
-}
-
 enum esp_code esp_push_begin(struct esp_engine *engine, const struct esp_push_header *header,
                              esp_push_callback callback, void *data, bool is_stage, bool is_declare,
                              struct esp_push **ret, struct esp_status *st) {
@@ -249,13 +262,16 @@ enum esp_code esp_push_begin(struct esp_engine *engine, const struct esp_push_he
   if (code == ESP_OK && is_push)
     code = sequence_check(header, st);
   if (code == ESP_OK && is_push)
+    code = push_enter(push, st);
+  if (code == ESP_OK && is_push)
     code = push_open(push, st);
   esp_push_ref(push); /* the reservation's while it waits, and this function's */
   if (code == ESP_OK && !push->replay)
-    code = esp_staging_request(&engine->staging, &push->reservation,
-                               esp_upload_cost(header->total_bytes, header->leaf_count), now_ms,
-                               wait_deadline(engine, now_ms, header->wait_ms), &granted, st);
+    code = esp_budget_request(&engine->staging, &push->reservation,
+                              esp_upload_cost(header->total_bytes, header->leaf_count), now_ms,
+                              esp_wait_deadline(engine, now_ms, header->wait_ms), &granted, st);
   if (code != ESP_OK) {
+    push_leave(push);
     esp_sequence_drop(engine, push);
     esp_push_unref(push);
     esp_push_unref(push);
@@ -301,18 +317,31 @@ static enum esp_code leaf_missing(const struct esp_push *push, const struct esp_
   return esp_leaf_unknown(push->layout, piece->path, piece->path_len, st);
 }
 
-static enum esp_code push_target(struct esp_push *push, const struct esp_piece *piece, struct esp_upload_target *ret,
-                                 struct esp_status *st) {
+/* A gradient for a leaf that was removed is taken, and counted at the commit. */
+static bool gone_target(const struct esp_push *push, const struct esp_piece *piece, struct esp_upload_target *ret) {
+  const struct esp_leaf_gone *gone =
+      piece->leaf_id == 0 || push->is_stage ? NULL : esp_layout_gone_by_id(push->layout, piece->leaf_id);
+  if (gone == NULL)
+    return false;
+  *ret = (struct esp_upload_target){
+      .key = gone->id, .path = "that was removed", .dtype = gone->dtype, .bytes = gone->bytes};
+  return true;
+}
+
+/* shape: memory for the leaf's own, to which the target points. */
+static enum esp_code push_target(struct esp_push *push, const struct esp_piece *piece, struct esp_shape *shape,
+                                 struct esp_upload_target *ret, struct esp_status *st) {
   const struct esp_leaf *leaf = piece_leaf(push, piece);
   if (leaf == NULL)
-    return leaf_missing(push, piece, st);
+    return gone_target(push, piece, ret) ? ESP_OK : leaf_missing(push, piece, st);
   if (leaf->kind == ESP_KIND_BUFFER && !push->is_stage)
     return esp_fail(st, ESP_INVALID_ARGUMENT, "leaf %s is a buffer: it takes no gradient", leaf->path);
   const struct esp_place *place = esp_layout_place(push->layout, leaf);
+  *shape = esp_layout_shape(push->layout, leaf);
   *ret = (struct esp_upload_target){.key = leaf->id,
                                     .path = leaf->path,
                                     .dtype = place->dtype,
-                                    .shape = &place->shape,
+                                    .shape = shape,
                                     .bytes = esp_place_param(place)->bytes};
   return ESP_OK;
 }
@@ -328,14 +357,19 @@ static enum esp_code push_count(struct esp_push *push, const struct esp_piece *p
 
 static enum esp_code push_take(struct esp_push *push, const struct esp_upload_target *target,
                                const struct esp_piece *piece, struct esp_status *st) {
-  struct esp_upload_target own;
+  struct esp_upload_target own = {0};
+  struct esp_shape shape;
   enum esp_code code = ESP_OK;
   if (push->replay)
     return push_count(push, piece, st);
   if (target == NULL) {
-    code = push_target(push, piece, &own, st);
+    code = push_target(push, piece, &shape, &own, st);
     target = &own;
   }
+  uint64_t bytes_max = push->engine->options.max_chunk;
+  if (code == ESP_OK && bytes_max != 0 && piece->data.left > bytes_max)
+    code = esp_fail(st, ESP_RESOURCE_EXHAUSTED, "leaf %s: a chunk has %" PRIu64 " bytes, --max-chunk allows %" PRIu64,
+                    target->path, piece->data.left, bytes_max);
   if (code == ESP_OK)
     code = esp_upload_feed(&push->upload, target, piece, st);
   if (code == ESP_OK)
@@ -417,8 +451,9 @@ void esp_push_answer(struct esp_push *push, enum esp_code code, const struct esp
     push->reply.replayed = true;
   else
     atomic_fetch_add(code == ESP_OK ? &push->engine->pushes_applied : &push->engine->pushes_refused, 1);
-  esp_upload_done(&push->upload, esp_engine_now(push->engine));
-  (void)esp_staging_release(&push->engine->staging, &push->reservation);
+  esp_upload_done(&push->upload);
+  (void)esp_budget_release(&push->engine->staging, &push->reservation);
+  push_leave(push);
   pthread_mutex_lock(&push->lock);
   push_notify(push, ESP_PUSH_DONE, code, st, code == ESP_OK ? &push->reply : NULL);
   pthread_mutex_unlock(&push->lock);

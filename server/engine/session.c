@@ -45,10 +45,13 @@ static void join_fill(struct esp_engine *engine, struct esp_join *ret) {
   pthread_mutex_unlock(&engine->commit_lock);
   ret->lineage = engine->lineage;
   ret->lease_ms = engine->options.lease_ms;
+  ret->in_flight_max = engine->options.max_in_flight;
+  ret->chunk_bytes_max = engine->options.max_chunk;
 }
 
 /* Under the lock; NULL with the reason. */
-static struct esp_session *session_add(struct esp_engine *engine, const char *worker, struct esp_status *st) {
+static struct esp_session *session_add(struct esp_engine *engine, const char *worker, uint64_t commit,
+                                       struct esp_status *st) {
   struct esp_sessions *sessions = &engine->sessions;
   if (sessions->map.len >= engine->options.max_sessions) {
     (void)esp_fail(st, ESP_RESOURCE_EXHAUSTED, "there are %zu sessions, which is --max-sessions", sessions->map.len);
@@ -64,6 +67,7 @@ static struct esp_session *session_add(struct esp_engine *engine, const char *wo
     session->id = esp_engine_random(engine);
   while (session_find(engine, session->id) != NULL);
   snprintf(session->name, sizeof(session->name), "%s", worker);
+  session->last_commit = commit;
   esp_map_put(&sessions->map, session->id, (uintptr_t)session);
   return session;
 }
@@ -77,8 +81,10 @@ enum esp_code esp_session_join(struct esp_engine *engine, const char *worker, ui
     return esp_fail(st, ESP_UNAVAILABLE, "the server is shutting down");
   struct esp_status local = {0};
   struct esp_join join = {0};
+  join_fill(engine, &join);
   pthread_mutex_lock(&engine->sessions.lock);
-  struct esp_session *session = resume == 0 ? session_add(engine, worker, &local) : session_find(engine, resume);
+  struct esp_session *session =
+      resume == 0 ? session_add(engine, worker, join.commit, &local) : session_find(engine, resume);
   if (session != NULL) {
     session->seen_ms = esp_engine_now(engine);
     join.session = session->id;
@@ -87,7 +93,6 @@ enum esp_code esp_session_join(struct esp_engine *engine, const char *worker, ui
   pthread_mutex_unlock(&engine->sessions.lock);
   if (session == NULL)
     return resume == 0 ? esp_fail(st, local.code, "%s", local.message) : session_unknown(engine, resume, st);
-  join_fill(engine, &join);
   *ret = join;
   return ESP_OK;
 }
@@ -128,13 +133,19 @@ enum esp_code esp_session_heartbeat(struct esp_engine *engine, uint64_t id, stru
   return ESP_OK;
 }
 
+/* How long nothing was heard of the session. Under the lock, before which now_ms may have been read: a session that was
+ * heard of in between is not old. */
+static uint64_t silent_ms(const struct esp_session *session, uint64_t now_ms) {
+  return now_ms > session->seen_ms ? now_ms - session->seen_ms : 0;
+}
+
 void esp_sessions_tick(struct esp_engine *engine, uint64_t now_ms) {
   pthread_mutex_lock(&engine->sessions.lock);
   struct esp_map *map = &engine->sessions.map;
   for (size_t i = 0; i < map->capacity;) {
     struct esp_session *session = (struct esp_session *)map->entries[i].value;
     bool old = map->entries[i].key != 0 && session->committed_len == 0 &&
-               (session->seen_ms == 0 || now_ms - session->seen_ms > engine->options.session_retention_ms);
+               (session->seen_ms == 0 || silent_ms(session, now_ms) > engine->options.session_retention_ms);
     if (old)
       session_remove(engine, session); /* another entry may have moved to this place */
     else
@@ -143,17 +154,87 @@ void esp_sessions_tick(struct esp_engine *engine, uint64_t now_ms) {
   pthread_mutex_unlock(&engine->sessions.lock);
 }
 
+/* Under the lock. */
+static bool session_is_live(const struct esp_engine *engine, const struct esp_session *session, uint64_t now_ms) {
+  return session->seen_ms != 0 && silent_ms(session, now_ms) <= engine->options.lease_ms;
+}
+
 uint64_t esp_sessions_live(struct esp_engine *engine) {
   uint64_t live = 0, now_ms = esp_engine_now(engine);
   pthread_mutex_lock(&engine->sessions.lock);
   const struct esp_map *map = &engine->sessions.map;
   for (size_t i = 0; i < map->capacity; i++) {
     const struct esp_session *session = (const struct esp_session *)map->entries[i].value;
-    if (map->entries[i].key != 0 && session->seen_ms != 0 && now_ms - session->seen_ms <= engine->options.lease_ms)
+    if (map->entries[i].key != 0 && session_is_live(engine, session, now_ms))
       live++;
   }
   pthread_mutex_unlock(&engine->sessions.lock);
   return live;
+}
+
+/* ---- for people ---- */
+
+void esp_session_note_peer(struct esp_engine *engine, uint64_t id, const char *peer) {
+  pthread_mutex_lock(&engine->sessions.lock);
+  struct esp_session *session = session_find(engine, id);
+  if (session != NULL)
+    snprintf(session->peer, sizeof(session->peer), "%s", peer);
+  pthread_mutex_unlock(&engine->sessions.lock);
+}
+
+void esp_session_name(struct esp_engine *engine, uint64_t id, char name[ESP_WORKER_NAME_BYTES_MAX + 1]) {
+  name[0] = '\0';
+  pthread_mutex_lock(&engine->sessions.lock);
+  const struct esp_session *session = session_find(engine, id);
+  if (session != NULL)
+    snprintf(name, sizeof(session->name), "%s", session->name);
+  pthread_mutex_unlock(&engine->sessions.lock);
+}
+
+enum esp_code esp_sessions_list(struct esp_engine *engine, uint64_t **ret, size_t *ret_len, struct esp_status *st) {
+  const struct esp_map *map = &engine->sessions.map;
+  size_t len = 0;
+  pthread_mutex_lock(&engine->sessions.lock);
+  uint64_t *ids = esp_malloc_array(map->len, sizeof(*ids));
+  for (size_t i = 0; i < map->capacity && ids != NULL; i++) {
+    if (map->entries[i].key != 0)
+      ids[len++] = map->entries[i].key;
+  }
+  pthread_mutex_unlock(&engine->sessions.lock);
+  if (ids == NULL)
+    return esp_fail(st, ESP_RESOURCE_EXHAUSTED, "no memory for the list of sessions");
+  *ret = ids;
+  *ret_len = len;
+  return ESP_OK;
+}
+
+/* Under the lock. */
+static void session_describe(const struct esp_engine *engine, const struct esp_session *session, uint64_t commit,
+                             uint64_t now_ms, struct esp_worker *ret) {
+  *ret = (struct esp_worker){.session = session->id,
+                             .live = session_is_live(engine, session, now_ms),
+                             .last_sequence = session->high,
+                             .in_flight = session->in_flight_len,
+                             .pushes = session->pushes,
+                             .seen_ms = silent_ms(session, now_ms)};
+  memcpy(ret->name, session->name, sizeof(ret->name));
+  memcpy(ret->peer, session->peer, sizeof(ret->peer));
+  /* It may have pushed since the commit number was read. */
+  ret->staleness = commit > session->last_commit ? commit - session->last_commit : 0;
+}
+
+size_t esp_sessions_describe(struct esp_engine *engine, const uint64_t *ids, size_t len, struct esp_worker *ret) {
+  struct esp_join now = {0};
+  size_t found = 0;
+  join_fill(engine, &now);
+  pthread_mutex_lock(&engine->sessions.lock);
+  for (size_t i = 0; i < len; i++) {
+    const struct esp_session *session = session_find(engine, ids[i]);
+    if (session != NULL && session->seen_ms != 0) /* one that has left waits for its last answers only */
+      session_describe(engine, session, now.commit, esp_engine_now(engine), &ret[found++]);
+  }
+  pthread_mutex_unlock(&engine->sessions.lock);
+  return found;
 }
 
 /* ---- sequences ---- */
@@ -163,8 +244,8 @@ static struct esp_sequence *sequence_of(struct esp_session *session, uint64_t se
 }
 
 /* Under the lock. */
-static enum esp_code sequence_take(struct esp_session *session, struct esp_push *push, struct esp_push **ret_superseded,
-                                   struct esp_status *st) {
+static enum esp_code sequence_take(struct esp_session *session, uint64_t in_flight_max, struct esp_push *push,
+                                   struct esp_push **ret_superseded, struct esp_status *st) {
   uint64_t sequence = push->header.sequence;
   struct esp_sequence *entry = sequence_of(session, sequence);
   if (entry->sequence > sequence ||
@@ -175,10 +256,15 @@ static enum esp_code sequence_take(struct esp_session *session, struct esp_push 
                     sequence, ESP_IN_FLIGHT_MAX, session->high);
   bool same = entry->sequence == sequence;
   bool busy = entry->state == ESP_SEQUENCE_OPEN || entry->state == ESP_SEQUENCE_COMMITTED;
+  if (!same && session->in_flight_len >= in_flight_max)
+    return esp_fail(st, ESP_RESOURCE_EXHAUSTED,
+                    "%u pushes of this session are in flight, which is --max-in-flight: sequence %" PRIu64
+                    " has to wait for an answer",
+                    session->in_flight_len, sequence);
   if (!same && busy)
     return esp_fail(st, ESP_RESOURCE_EXHAUSTED,
-                    "sequence %" PRIu64 " is still in flight: a session may have %d open at once", entry->sequence,
-                    ESP_IN_FLIGHT_MAX);
+                    "sequence %" PRIu64 " is still in flight: a later one is at most %d away", entry->sequence,
+                    ESP_IN_FLIGHT_MAX - 1);
   if (same && (entry->state == ESP_SEQUENCE_COMMITTED || entry->state == ESP_SEQUENCE_DONE)) {
     push->replay = true;
     push->replay_known = entry->state == ESP_SEQUENCE_DONE;
@@ -188,8 +274,13 @@ static enum esp_code sequence_take(struct esp_session *session, struct esp_push 
   if (same && entry->state == ESP_SEQUENCE_OPEN) {
     *ret_superseded = entry->push;
     esp_push_ref(entry->push);
+  } else {
+    session->in_flight_len++;
+    entry->earlier = entry->state == ESP_SEQUENCE_DONE ? entry->sequence : 0;
   }
-  *entry = (struct esp_sequence){.sequence = sequence, .state = ESP_SEQUENCE_OPEN, .push = push};
+  entry->sequence = sequence;
+  entry->state = ESP_SEQUENCE_OPEN;
+  entry->push = push;
   return ESP_OK;
 }
 
@@ -202,7 +293,9 @@ enum esp_code esp_sequence_open(struct esp_engine *engine, struct esp_push *push
   struct esp_session *session = session_find(engine, push->header.session);
   if (session != NULL)
     session->seen_ms = esp_engine_now(engine);
-  enum esp_code code = session == NULL ? ESP_FAILED_PRECONDITION : sequence_take(session, push, ret_superseded, st);
+  enum esp_code code = session == NULL
+                           ? ESP_FAILED_PRECONDITION
+                           : sequence_take(session, engine->options.max_in_flight, push, ret_superseded, st);
   pthread_mutex_unlock(&engine->sessions.lock);
   return session == NULL ? session_unknown(engine, push->header.session, st) : code;
 }
@@ -223,8 +316,12 @@ void esp_sequence_drop(struct esp_engine *engine, struct esp_push *push) {
   pthread_mutex_lock(&engine->sessions.lock);
   struct esp_session *session;
   struct esp_sequence *entry = sequence_open_by(engine, push, &session);
-  if (entry != NULL)
-    *entry = (struct esp_sequence){0};
+  if (entry != NULL) {
+    bool was_done = entry->earlier != 0; /* forgotten, it would be applied once more */
+    *entry = (struct esp_sequence){
+        .sequence = entry->earlier, .state = was_done ? ESP_SEQUENCE_DONE : ESP_SEQUENCE_FREE, .reply = entry->reply};
+    session->in_flight_len--;
+  }
   pthread_mutex_unlock(&engine->sessions.lock);
 }
 
@@ -237,7 +334,9 @@ enum esp_code esp_sequence_commit(struct esp_engine *engine, struct esp_push *pu
   if (entry != NULL) {
     entry->state = ESP_SEQUENCE_COMMITTED;
     entry->push = NULL;
+    entry->earlier = 0;
     session->committed_len++;
+    session->pushes++;
     session->seen_ms = esp_engine_now(engine);
     if (session->high < entry->sequence)
       session->high = entry->sequence;
@@ -263,7 +362,10 @@ struct esp_push *esp_sequence_done(struct esp_engine *engine, struct esp_push *p
   entry->waiters = NULL;
   entry->state = ESP_SEQUENCE_DONE;
   entry->reply = push->reply;
+  if (session->last_commit < push->reply.commit)
+    session->last_commit = push->reply.commit;
   session->committed_len--;
+  session->in_flight_len--;
   pthread_mutex_unlock(&engine->sessions.lock);
   return waiters;
 }

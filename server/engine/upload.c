@@ -9,6 +9,10 @@
 #include "base/alloc.h"
 #include "base/check.h"
 
+/* Where the tensors begin in the block. */
+#define BLOCK_HEAD ESP_CACHE_LINE
+_Static_assert(sizeof(struct esp_block) <= BLOCK_HEAD, "the block's header lies before the tensors");
+
 uint64_t esp_upload_cost(uint64_t total_bytes, uint64_t slots) {
   uint64_t per_slot = sizeof(struct esp_slot) + ESP_CACHE_LINE + 4 * sizeof(struct esp_map_entry);
   if (slots > UINT64_MAX / 4 / per_slot || total_bytes > UINT64_MAX / 4)
@@ -16,22 +20,22 @@ uint64_t esp_upload_cost(uint64_t total_bytes, uint64_t slots) {
   return total_bytes + slots * per_slot;
 }
 
-enum esp_code esp_upload_init(struct esp_upload *upload, struct esp_staging *staging, uint64_t total_bytes,
+enum esp_code esp_upload_init(struct esp_upload *upload, struct esp_budget *staging, uint64_t total_bytes,
                               uint64_t slots, enum esp_isa isa, struct esp_status *st) {
   *upload = (struct esp_upload){.total_bytes = total_bytes, .slots_declared = slots, .staging = staging, .isa = isa};
   if (slots == 0)
     return ESP_OK;
   upload->slots = esp_malloc_array(slots, sizeof(*upload->slots));
-  upload->block = esp_staging_take(staging, total_bytes + slots * ESP_CACHE_LINE);
+  upload->block = esp_budget_take(staging, BLOCK_HEAD + total_bytes + slots * ESP_CACHE_LINE);
   if (upload->slots != NULL && upload->block != NULL && esp_map_reserve(&upload->map, slots))
     return ESP_OK;
-  esp_upload_done(upload, 0);
+  esp_upload_done(upload);
   return esp_fail(st, ESP_RESOURCE_EXHAUSTED, "no memory to stage %" PRIu64 " bytes", total_bytes);
 }
 
-void esp_upload_done(struct esp_upload *upload, uint64_t now_ms) {
+void esp_upload_done(struct esp_upload *upload) {
   esp_free(upload->slots);
-  esp_staging_give(upload->staging, upload->block, now_ms);
+  esp_budget_give(upload->staging, upload->block);
   esp_map_done(&upload->map);
   *upload = (struct esp_upload){0};
 }
@@ -59,7 +63,7 @@ static enum esp_code check_description(const struct esp_upload_target *target, c
   if (is_other)
     return esp_fail(st, ESP_INVALID_ARGUMENT, "leaf %s: dtype %s expected, got %s", target->path,
                     esp_dtype_name(target->dtype), esp_dtype_name(piece->dtype));
-  if (piece->has_shape && !esp_shape_equal(&piece->shape, target->shape))
+  if (piece->has_shape && target->shape != NULL && !esp_shape_equal(&piece->shape, target->shape))
     return esp_fail(st, ESP_INVALID_ARGUMENT, "leaf %s: shape %s expected, got %s", target->path,
                     esp_shape_print(target->shape, expected), esp_shape_print(&piece->shape, got));
   if (piece->tensor_bytes != 0 && piece->tensor_bytes != target->bytes)
@@ -83,7 +87,7 @@ static enum esp_code slot_begin(struct esp_upload *upload, const struct esp_uplo
   *slot = (struct esp_slot){.key = target->key,
                             .bytes = target->bytes,
                             .nonfinite = ESP_ALL_FINITE,
-                            .data = upload->block->data + upload->block_used,
+                            .data = (uint8_t *)upload->block + BLOCK_HEAD + upload->block_used,
                             .dtype = target->dtype};
   esp_map_put(&upload->map, target->key, upload->slots_len++);
   upload->assigned += target->bytes;

@@ -3,9 +3,9 @@
 #ifndef ESP_ENGINE_UPLOAD_H
 #define ESP_ENGINE_UPLOAD_H
 
+#include "engine/budget.h"
 #include "engine/engine.h"
 #include "engine/map.h"
-#include "engine/staging.h"
 
 /* One tensor. */
 struct esp_slot {
@@ -24,9 +24,9 @@ struct esp_upload {
   uint64_t total_bytes;    /* declared */
   uint64_t slots_declared; /* declared tensors */
   uint64_t received;
-  uint64_t assigned;           /* bytes of the tensors that have begun */
-  struct esp_staging *staging; /* borrowed: where the block comes from */
-  struct esp_block *block;     /* holds all tensors */
+  uint64_t assigned;          /* bytes of the tensors that have begun */
+  struct esp_budget *staging; /* borrowed: where the block comes from */
+  struct esp_block *block;    /* holds all tensors */
   size_t block_used;
   struct esp_slot *slots;
   size_t slots_len;
@@ -40,16 +40,16 @@ struct esp_upload_target {
   uint64_t key;
   const char *path;
   enum esp_dtype dtype;
-  const struct esp_shape *shape;
+  const struct esp_shape *shape; /* NULL: not known any more */
   uint64_t bytes;
 };
 
 /* Memory that the upload will take: to be reserved first. UINT64_MAX where it overflows. */
 uint64_t esp_upload_cost(uint64_t total_bytes, uint64_t slots);
-enum esp_code esp_upload_init(struct esp_upload *upload, struct esp_staging *staging, uint64_t total_bytes,
+enum esp_code esp_upload_init(struct esp_upload *upload, struct esp_budget *staging, uint64_t total_bytes,
                               uint64_t slots, enum esp_isa isa, struct esp_status *st) ESP_WARN_UNUSED;
 /* Idempotent. */
-void esp_upload_done(struct esp_upload *upload, uint64_t now_ms);
+void esp_upload_done(struct esp_upload *upload);
 /* INVALID_ARGUMENT naming the leaf (and what was expected and got): a description that does not fit the target, a gap
  * or overlap, too many bytes, more bytes or tensors than declared; UNIMPLEMENTED: row-sparse, a narrower dtype
  * on the wire. */

@@ -73,10 +73,11 @@ static void server_ended(void *data) {
 
 static void drain(uv_async_t *async) {
   struct esp_ops *ops = async->data;
-  esp_engine_drain(ops->engine); /* before the line: who reads it may count on it */
-  esp_log(ESP_LOG_INFO, "%s: draining", strsignal(atomic_load(&signal_first)));
+  esp_engine_drain(ops->engine);
   ESP_CHECK(uv_timer_start(&ops->patience, patience_ended, ops->drain_timeout_ms, 0) == 0);
   esp_rpc_server_shutdown(ops->server, server_ended, ops);
+  /* After both: who reads the line may count on it. */
+  esp_log(ESP_LOG_INFO, "%s: draining", strsignal(atomic_load(&signal_first)));
 }
 
 static void close_one(uv_handle_t *handle, void *data) {

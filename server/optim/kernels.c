@@ -47,8 +47,12 @@ enum { ADAM_DECAY = 1, ADAM_AMSGRAD = 2 };
 
 #define ESP_TABLE(type)                                                                                                \
   {                                                                                                                    \
-    .rules = {[ESP_KERNEL_SGD] = sgd_##type, [ESP_KERNEL_ADAM] = adam_##type}, .add = add_##type,                      \
-    .multiply = multiply_##type, .finish = finish_##type, .finite = finite_##type,                                     \
+    .rules = {[ESP_KERNEL_SGD] = sgd_##type,                                                                           \
+              [ESP_KERNEL_ADAM] = adam_##type,                                                                         \
+              [ESP_KERNEL_CLIP_VALUE] = clip_value_##type,                                                             \
+              [ESP_KERNEL_CLIP_NORM] = clip_norm_##type},                                                              \
+    .add = add_##type, .multiply = multiply_##type, .finish = finish_##type, .finite = finite_##type,                  \
+    .squares = squares_##type,                                                                                         \
   }
 
 const struct esp_kernels ESP_KERNELS = {.f32 = ESP_TABLE(f32), .f64 = ESP_TABLE(f64)};

@@ -2,7 +2,8 @@
  *
  * kernels.c is compiled once for each instruction set and gives one table each time. Every kernel does n elements,
  * element i of each output from element i of each input alone, in IEEE operations of the element type that no compiler
- * flag may contract or reorder: so neither the instruction set nor the cut of a tensor into blocks changes a bit. */
+ * flag may contract or reorder: so neither the instruction set nor the cut of a tensor into blocks changes a bit. The
+ * one that adds elements up, squares, does so in an order that depends on n alone. */
 #ifndef ESP_OPTIM_KERNELS_H
 #define ESP_OPTIM_KERNELS_H
 
@@ -10,7 +11,7 @@
 #include <stddef.h>
 
 /* Kernels of rules. */
-enum esp_kernel { ESP_KERNEL_SGD, ESP_KERNEL_ADAM, ESP_KERNEL_LEN };
+enum esp_kernel { ESP_KERNEL_SGD, ESP_KERNEL_ADAM, ESP_KERNEL_CLIP_VALUE, ESP_KERNEL_CLIP_NORM, ESP_KERNEL_LEN };
 
 /* What scalars[] of a step holds, by kernel. Doubles; a kernel rounds each once to its element type. */
 enum esp_sgd_scalar {
@@ -31,6 +32,9 @@ enum esp_adam_scalar {
   ESP_ADAM_AMSGRAD, /* 0 or 1 */
 };
 
+enum esp_clip_value_scalar { ESP_CLIP_VALUE_MAX };
+enum esp_clip_norm_scalar { ESP_CLIP_NORM_FACTOR };
+
 /* One rule on one block: u becomes the update made of g. g and u may be the same memory. */
 typedef void esp_rule_kernel(size_t n, const double *scalars, const void *g, const void *x, void *const *states,
                              void *u);
@@ -42,6 +46,7 @@ struct esp_kernels_of {
   void (*multiply)(size_t n, const void *a, double factor, void *out);               /* out = a * factor */
   void (*finish)(size_t n, const void *x, double scale, const void *u, void *x_out); /* x_out = x * scale - u */
   bool (*finite)(size_t n, const void *data);                                        /* neither NaN nor infinity */
+  double (*squares)(size_t n, const void *data);                                     /* their sum, in double */
 };
 
 struct esp_kernels {

@@ -101,6 +101,22 @@ static void ESP_TYPED(adam)(size_t n, const double *scalars, const void *g, cons
   }
 }
 
+/* A NaN stays one. */
+static void ESP_TYPED(clip_value)(size_t n, const double *scalars, const void *g_data, const void *x,
+                                  void *const *states, void *u_data) {
+  (void)x;
+  (void)states;
+  const ESP_T *g = g_data;
+  ESP_T *u = u_data;
+  const ESP_V max = (ESP_V)scalars[ESP_CLIP_VALUE_MAX];
+#pragma GCC ivdep
+  for (size_t i = 0; i < n; i++) {
+    ESP_V d = g[i];
+    d = d < -max ? -max : d;
+    u[i] = d > max ? max : d;
+  }
+}
+
 static void ESP_TYPED(add)(size_t n, const void *a_data, const void *b_data, void *out_data) {
   const ESP_T *a = a_data, *b = b_data;
   ESP_T *out = out_data;
@@ -116,6 +132,14 @@ static void ESP_TYPED(multiply)(size_t n, const void *a_data, double factor, voi
 #pragma GCC ivdep
   for (size_t i = 0; i < n; i++)
     out[i] = a[i] * f;
+}
+
+/* A factor of 1 changes no bit. */
+static void ESP_TYPED(clip_norm)(size_t n, const double *scalars, const void *g, const void *x, void *const *states,
+                                 void *u) {
+  (void)x;
+  (void)states;
+  ESP_TYPED(multiply)(n, g, scalars[ESP_CLIP_NORM_FACTOR], u);
 }
 
 /* A scale of 1 gives exactly x - u, since x * 1 is x. */
@@ -135,4 +159,18 @@ static bool ESP_TYPED(finite)(size_t n, const void *data) {
   for (size_t i = 0; i < n; i++)
     seen |= (bits[i] & ESP_EXPONENT) + (ESP_EXPONENT & -ESP_EXPONENT);
   return (seen & ~(ESP_EXPONENT | (ESP_EXPONENT - 1))) == 0;
+}
+
+/* Element i goes to lane i % 8, the lanes are added as a tree. The square of a float is exact in double. */
+static double ESP_TYPED(squares)(size_t n, const void *data) {
+  const ESP_T *a = data;
+  double lanes[8] = {0};
+  size_t i = 0;
+  for (; i + 8 <= n; i += 8) {
+    for (size_t k = 0; k < 8; k++)
+      lanes[k] += (double)a[i + k] * (double)a[i + k];
+  }
+  for (size_t k = 0; i + k < n; k++)
+    lanes[k] += (double)a[i + k] * (double)a[i + k];
+  return ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) + ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]));
 }

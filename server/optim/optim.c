@@ -36,13 +36,49 @@ const char *esp_optim_state_name(const struct esp_optim *optim, size_t index) {
   return optim->state_names[index];
 }
 
-void esp_optim_step_init(const struct esp_optim *optim, uint64_t step, struct esp_step *ret) {
+size_t esp_optim_state_find(const struct esp_optim *optim, const char *name) {
+  for (size_t i = 0; i < optim->states_len; i++) {
+    if (strcmp(optim->state_names[i], name) == 0)
+      return i;
+  }
+  return SIZE_MAX;
+}
+
+unsigned esp_optim_norms(const struct esp_optim *optim) {
+  unsigned wanted = 0;
+  for (size_t i = 0; i < optim->members_len; i++)
+    wanted |= optim->members[i].rule->norm;
+  return wanted;
+}
+
+static double squares_of(const struct esp_norms *norms, unsigned wanted) {
+  switch (wanted) {
+  case ESP_NORM_PARAM:
+    return norms->param;
+  case ESP_NORM_GROUP:
+    return norms->group;
+  case ESP_NORM_GLOBAL:
+    return norms->global;
+  default:
+    return 0;
+  }
+}
+
+void esp_optim_step_init(const struct esp_optim *optim, uint64_t step, const struct esp_norms *norms,
+                         struct esp_step *ret) {
   ESP_CHECK(step >= 1);
+  ESP_CHECK(norms != NULL || esp_optim_norms(optim) == 0);
   memset(ret, 0, sizeof *ret);
   ret->scale = 1;
   for (size_t i = 0; i < optim->members_len; i++) {
     const struct esp_member *member = &optim->members[i];
-    member->rule->step(member->values, step, ret->scalars[i], &ret->scale);
+    const struct esp_rule_step at = {
+        .count = step,
+        .squares = squares_of(norms, member->rule->norm),
+        .scalars = ret->scalars[i],
+        .scale = &ret->scale,
+    };
+    member->rule->step(member->values, &at);
   }
 }
 

@@ -43,10 +43,53 @@ void esp_optim_unref(struct esp_optim *optim); /* NULL is fine */
  * numbers in the shortest form that reads back to the same double. Borrowed from optim. */
 const char *esp_optim_print(const struct esp_optim *optim);
 
+/* One hyperparameter's new value: `lr`, or `rule.lr` or `1.lr` (the member's place from 0) where several members of the
+ * chain have one of that name. */
+struct esp_hyper_change {
+  const char *name;
+  const char *value; /* as in an expression */
+};
+
+/* The same chain with other values. INVALID_ARGUMENT naming the hyperparameter: unknown (the known ones are listed), in
+ * several members (how to name each is listed), named twice, or a value that is none or out of range; UNIMPLEMENTED for
+ * a schedule. Its states may be others: momentum=0.9 where it was 0 needs a tensor that is not there. */
+enum esp_code esp_optim_adjust(const struct esp_optim *optim, const struct esp_hyper_change *changes, size_t len,
+                               struct esp_optim **ret, struct esp_status *st) ESP_WARN_UNUSED;
+
 /* State tensors, each of the parameter's shape and dtype, zero at first. Table order. */
 size_t esp_optim_states_len(const struct esp_optim *optim);
 /* "exp_avg"; where two members of a chain have the same, "1.momentum" with the member's place from 0. Borrowed. */
 const char *esp_optim_state_name(const struct esp_optim *optim, size_t index);
+/* The index of the state of that name, or SIZE_MAX. */
+size_t esp_optim_state_find(const struct esp_optim *optim, const char *name);
+
+/* A gradient that is to be summed: a whole tensor, row-major. Transposed: of [cols, rows], for a parameter of [rows,
+ * cols]. */
+struct esp_grad {
+  const void *data; /* of any alignment */
+  bool transposed;
+  uint64_t rows; /* of the parameter; both only where it is transposed */
+  uint64_t cols;
+};
+
+/* Norms that a chain wants to know before it can step (clip_norm and its kin): a set of bits. */
+enum esp_norms_wanted { ESP_NORM_PARAM = 1, ESP_NORM_GROUP = 2, ESP_NORM_GLOBAL = 4 };
+unsigned esp_optim_norms(const struct esp_optim *optim);
+
+/* Sums of the squares of what a commit applies: of the parameter's summed gradient, of those of all parameters of the
+ * group, of all in the commit. Only those that are wanted are looked at. */
+struct esp_norms {
+  double param;
+  double group;
+  double global;
+};
+
+#define ESP_SQUARES_ELEMENTS 65536 /* of one range whose squares are summed */
+/* The sum of the squares of elements first .. first+n of the summed gradient: in double, over fixed blocks in a fixed
+ * order, the same bits on every instruction set. first is a multiple of ESP_SQUARES_ELEMENTS, n at most that, and less
+ * only at the tensor's end. Ranges are to be added up in their order. */
+double esp_optim_squares(enum esp_isa isa, enum esp_dtype dtype, uint64_t first, size_t n, const struct esp_grad *grads,
+                         size_t grads_len, double grad_scale);
 
 /* The scalars of one step of one parameter: bias corrections and the like, in double, computed once. */
 struct esp_step {
@@ -54,16 +97,17 @@ struct esp_step {
   double scale;                                               /* x is multiplied by this before u is subtracted */
 };
 
-/* step is the parameter's step count after this step: 1 for its first. */
-void esp_optim_step_init(const struct esp_optim *optim, uint64_t step, struct esp_step *ret);
+/* step is the parameter's step count after this step: 1 for its first. norms may be NULL where none is wanted. */
+void esp_optim_step_init(const struct esp_optim *optim, uint64_t step, const struct esp_norms *norms,
+                         struct esp_step *ret);
 
-/* One step on n elements of a parameter (any contiguous range of it: the bits do not depend on the cut).
- * x and x_out: the value before and after, which may be the same memory or disjoint. states: the range in each state
- * tensor, updated in place. grads: grads_len >= 1 ranges, summed in order; then, where grad_scale is not 1, multiplied
- * by it. All of dtype f32 or f64, of any alignment, not overlapping but for x and x_out. The machine must have isa. */
+/* One step on elements first .. first+n of a parameter (any range of it: the bits do not depend on the cut). All
+ * tensors are whole. x and x_out: the value before and after, which may be the same memory or disjoint. states: updated
+ * in place. grads: grads_len >= 1, summed in order; then, where grad_scale is not 1, multiplied by it. All of dtype f32
+ * or f64, of any alignment, not overlapping but for x and x_out. The machine must have isa. */
 void esp_optim_apply(const struct esp_optim *optim, const struct esp_step *step, enum esp_isa isa, enum esp_dtype dtype,
-                     size_t n, const void *const *grads, size_t grads_len, double grad_scale, const void *x,
-                     void *x_out, void *const *states);
+                     uint64_t first, size_t n, const struct esp_grad *grads, size_t grads_len, double grad_scale,
+                     const void *x, void *x_out, void *const *states);
 
 /* The index of the first NaN or infinity in n elements of f32 or f64, or n. data may be unaligned. */
 size_t esp_finite_check(enum esp_isa isa, enum esp_dtype dtype, size_t n, const void *data);

@@ -2,17 +2,17 @@
  *
  *     expression     = rule { "|" rule }
  *     rule           = name [ "(" [ hyperparameter { "," hyperparameter } ] ")" ]
- *     hyperparameter = name "=" ( decimal | "true" | "false" )
+ *     hyperparameter = [ name "=" ] ( decimal | "true" | "false" )
  *
- * with spaces, tabs and line ends between any two of these. One pass over the text fills one object; what is left out
- * has its default. Every failure is a sentence that starts with its column, in bytes from 1 (all that precedes an error
- * is ASCII, so bytes are characters). */
+ * with spaces, tabs and line ends between any two of these; only a rule's first hyperparameter may go without its name,
+ * where it has no default. One pass over the text fills one object; what is left out has its default. Every failure is
+ * a sentence that starts with its column, in bytes from 1 (all that precedes an error is ASCII, so bytes are
+ * characters). */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "base/alloc.h"
-#include "optim/number.h"
 #include "optim/optim.h"
 #include "optim/rules.h"
 
@@ -109,60 +109,35 @@ static enum esp_code fail_hyper(struct parser *parser, const struct esp_rule *ru
                   name.column, rule->name, shown_len(name), name.text, known);
 }
 
-static const char *domain_text(enum esp_domain domain) {
-  switch (domain) {
-  case ESP_DOMAIN_ANY:
-    return "a finite number";
-  case ESP_DOMAIN_NONNEGATIVE:
-    return "a finite number, at least 0";
-  case ESP_DOMAIN_FRACTION:
-    return "a number in [0, 1)";
-  case ESP_DOMAIN_FLAG:
-    break;
-  }
-  return "true, false, 1 or 0";
-}
-
-static bool domain_has(enum esp_domain domain, double value) {
-  switch (domain) {
-  case ESP_DOMAIN_ANY:
-    return isfinite(value);
-  case ESP_DOMAIN_NONNEGATIVE:
-    return value >= 0 && isfinite(value);
-  case ESP_DOMAIN_FRACTION:
-    return value >= 0 && value < 1;
-  case ESP_DOMAIN_FLAG:
-    break;
-  }
-  return value == 0 || value == 1;
-}
-
-static bool read_value(enum esp_domain domain, struct word word, double *ret) {
-  if (domain == ESP_DOMAIN_FLAG && (word_is(word, "true") || word_is(word, "false"))) {
-    *ret = word_is(word, "true");
-    return true;
-  }
-  return esp_number_parse(word.text, word.len, ret);
-}
-
 static enum esp_code parse_value(struct parser *parser, const struct esp_hyper *hyper, double *ret) {
   const struct word word = take_word(parser, true);
   if (word.len == 0)
-    return fail_expected(parser, domain_text(hyper->domain));
+    return fail_expected(parser, esp_domain_text(hyper->domain));
   if (is_letter(word.text[0]) && take_char(parser, '('))
     return esp_fail(parser->st, ESP_UNIMPLEMENTED,
                     "column %zu: %s=%.*s(...): schedules are not implemented yet; give %s", word.column, hyper->name,
-                    shown_len(word), word.text, domain_text(hyper->domain));
+                    shown_len(word), word.text, esp_domain_text(hyper->domain));
   double value = 0;
-  if (!read_value(hyper->domain, word, &value) || !domain_has(hyper->domain, value))
+  if (!esp_domain_read(hyper->domain, word.text, word.len, &value))
     return esp_fail(parser->st, ESP_INVALID_ARGUMENT, "column %zu: %s must be %s, got '%.*s'", word.column, hyper->name,
-                    domain_text(hyper->domain), shown_len(word), word.text);
+                    esp_domain_text(hyper->domain), shown_len(word), word.text);
   *ret = value;
   return ESP_OK;
 }
 
-static enum esp_code parse_hyper(struct parser *parser, struct esp_member *member) {
+/* Whether a value comes next, and no name. */
+static bool is_at_value(struct parser *parser) {
+  skip_spaces(parser);
+  const char c = parser->text[parser->at];
+  return is_digit(c) || c == '.' || c == '-' || c == '+';
+}
+
+static enum esp_code parse_hyper(struct parser *parser, struct esp_member *member, bool is_first) {
   const struct esp_rule *rule = member->rule;
+  if (is_first && isnan(rule->hypers[0].value_default) && is_at_value(parser)) {
+    parser->columns[0] = parser->at + 1;
+    return parse_value(parser, &rule->hypers[0], &member->values[0]);
+  }
   const struct word name = take_word(parser, false);
   if (name.len == 0)
     return fail_expected(parser, "a hyperparameter's name");
@@ -183,17 +158,50 @@ static enum esp_code parse_hyper(struct parser *parser, struct esp_member *membe
 static enum esp_code parse_hypers(struct parser *parser, struct esp_member *member) {
   if (!take_char(parser, '(') || take_char(parser, ')'))
     return ESP_OK;
+  bool is_first = true;
   do {
-    const enum esp_code code = parse_hyper(parser, member);
+    const enum esp_code code = parse_hyper(parser, member, is_first);
     if (code != ESP_OK)
       return code;
+    is_first = false;
   } while (take_char(parser, ','));
   return take_char(parser, ')') ? ESP_OK : fail_expected(parser, "',' or ')'");
 }
 
-/* What only a whole rule shows: hyperparameters that exclude each other, and the room for its states. */
+/* Norms are taken of the gradients as they arrive, so a rule that wants one stands first. */
+static enum esp_code check_place(const struct parser *parser, const struct esp_rule *rule, size_t column) {
+  const struct esp_rule *first = parser->optim->members[0].rule;
+  if (rule->norm == 0 || parser->optim->members_len == 1)
+    return ESP_OK;
+  if (first->norm != 0)
+    return esp_fail(parser->st, ESP_INVALID_ARGUMENT,
+                    "column %zu: a chain has at most one rule that clips by a norm, and has %s already", column,
+                    first->name);
+  return esp_fail(parser->st, ESP_INVALID_ARGUMENT,
+                  "column %zu: %s must be the first rule of its chain: it goes by the norm of the gradients as they "
+                  "arrive, and %s changes them",
+                  column, rule->name, first->name);
+}
+
+static enum esp_code check_required(const struct parser *parser, const struct esp_rule *rule, size_t column) {
+  for (size_t i = 0; i < rule->hypers_len; i++) {
+    const struct esp_hyper *hyper = &rule->hypers[i];
+    if (isnan(hyper->value_default) && parser->columns[i] == 0)
+      return esp_fail(parser->st, ESP_INVALID_ARGUMENT, "column %zu: %s needs %s, which has no default: %s(%s=...), %s",
+                      column, rule->name, hyper->name, rule->name, hyper->name, esp_domain_text(hyper->domain));
+  }
+  return ESP_OK;
+}
+
+/* What only a whole rule shows: hyperparameters that are missing or exclude each other, its place, and the room for its
+ * states. */
 static enum esp_code check_member(struct parser *parser, struct esp_member *member, size_t column) {
   const struct esp_rule *rule = member->rule;
+  enum esp_code code = check_required(parser, rule, column);
+  if (code == ESP_OK)
+    code = check_place(parser, rule, column);
+  if (code != ESP_OK)
+    return code;
   size_t culprit = 0;
   const char *sentence = rule->check != NULL ? rule->check(member->values, &culprit) : NULL;
   if (sentence != NULL)

@@ -3,9 +3,11 @@
 #define ESP_OPTIM_RULES_H
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
+#include "optim/hyper.h"
 #include "optim/kernels.h"
 #include "optim/optim.h"
 
@@ -13,18 +15,19 @@
 #define ESP_RULE_STATES_MAX 3
 #define ESP_STATE_NAME_BYTES_MAX 32
 
-/* What a hyperparameter may be. */
-enum esp_domain {
-  ESP_DOMAIN_ANY,         /* a number */
-  ESP_DOMAIN_NONNEGATIVE, /* a number of at least 0 */
-  ESP_DOMAIN_FRACTION,    /* a number in [0, 1) */
-  ESP_DOMAIN_FLAG,        /* false (0) or true (1) */
+struct esp_hyper {
+  const char *name; /* as in expressions */
+  double
+      value_default; /* where an expression does not give it; NaN: it has to. The first's name may be left out then */
+  enum esp_domain domain; /* its bounds */
 };
 
-struct esp_hyper {
-  const char *name;       /* as in expressions */
-  double value_default;   /* where an expression does not give it */
-  enum esp_domain domain; /* its bounds */
+/* A rule's part of a step. */
+struct esp_rule_step {
+  uint64_t count;  /* the parameter's steps after this one */
+  double squares;  /* the sum of squares that the rule wants; 0 where it wants none */
+  double *scalars; /* filled: by an enum of kernels.h */
+  double *scale;   /* multiplied by the rule's own */
 };
 
 struct esp_rule {
@@ -36,9 +39,9 @@ struct esp_rule {
   /* What no bound of one hyperparameter can say: NULL, or a sentence and the index of the one to blame, which differs
    * from its default. */
   const char *(*check)(const double *values, size_t *ret_hyper);
-  /* The scalars of one step, and *scale multiplied by the rule's own. */
-  void (*step)(const double *values, uint64_t step, double *scalars, double *scale);
+  void (*step)(const double *values, const struct esp_rule_step *at);
   enum esp_kernel kernel; /* reads those scalars */
+  unsigned norm;          /* the one that it wants: an enum esp_norms_wanted, or 0 */
 };
 
 extern const struct esp_rule esp_rules[];

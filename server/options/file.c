@@ -36,7 +36,7 @@ static void *memory(void *ctx, void *ptr, size_t size) {
   return esp_realloc(ptr, size);
 }
 
-static void complain(cyaml_log_t level, void *ctx, const char *format, va_list args) {
+static ESP_PRINTF(3, 0) void complain(cyaml_log_t level, void *ctx, const char *format, va_list args) {
   struct complaint *complaint = ctx;
   char line[256];
   (void)level;

@@ -4,6 +4,7 @@
 #include "options/options.h"
 
 #include <getopt.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -120,6 +121,17 @@ static enum esp_code isa_resolve(struct esp_options *options, struct esp_status 
   return esp_isa_parse(esp_isa_name((enum esp_isa)(options->isa_choice - 1)), &options->isa, st);
 }
 
+/* Options that have to agree. */
+static enum esp_code agreement_check(const struct esp_options *options, struct esp_status *st) {
+  if (options->max_message >= options->max_chunk + ESP_OPTION_MESSAGE_SLACK) {
+    return ESP_OK;
+  }
+  return esp_fail(st, ESP_INVALID_ARGUMENT,
+                  "--max-message (%" PRIu64 " bytes) has no room for --max-chunk (%" PRIu64 ") and %" PRIu64
+                  " more for what is around it",
+                  options->max_message, options->max_chunk, ESP_OPTION_MESSAGE_SLACK);
+}
+
 enum esp_code esp_options_parse(int argc, char *const *argv, struct esp_options *ret, struct esp_status *st) {
   bool given[TABLE_LEN_MAX] = {0};
   enum esp_code code = ESP_OK;
@@ -134,7 +146,7 @@ enum esp_code esp_options_parse(int argc, char *const *argv, struct esp_options 
     return code;
   }
   if ((code = list_defaults_set(ret, st)) || (code = named_split(&ret->group, &ret->groups, st)) ||
-      (code = named_split(&ret->assign, &ret->assigns, st))) {
+      (code = named_split(&ret->assign, &ret->assigns, st)) || (code = agreement_check(ret, st))) {
     return code;
   }
   return isa_resolve(ret, st);

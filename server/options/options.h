@@ -32,13 +32,23 @@ struct esp_options {
   uint64_t isa_choice;            /* place in the table's words; isa is what it comes to on this machine */
   enum esp_isa isa;               /* supported */
   uint64_t max_staged;            /* bytes */
+  uint64_t max_copy_on_write;     /* bytes */
   uint64_t max_tree;              /* bytes */
   uint64_t stall_timeout_ms;
   uint64_t drain_timeout_ms;
   uint64_t lease_ms;
   uint64_t session_retention_ms;
   uint64_t max_sessions;
-  uint64_t max_streams;           /* a connection */
+  uint64_t max_connections;
+  uint64_t max_streams;     /* a connection */
+  uint64_t max_message;     /* bytes; more than max_chunk */
+  uint64_t max_chunk;       /* bytes */
+  uint64_t max_tensor;      /* bytes of a leaf */
+  uint64_t max_in_flight;   /* of a session; 1 to ESP_IN_FLIGHT_MAX */
+  uint64_t max_pushes;      /* of all sessions */
+  uint64_t idle_timeout_ms; /* of a connection */
+  uint64_t keepalive_ms;
+  uint64_t keepalive_timeout_ms;
   uint64_t on_nonfinite;          /* an enum esp_nonfinite */
   struct esp_options_list group;  /* "NAME=EXPR" cut in two at the '='; one is "default" */
   struct esp_options_list assign; /* "PATH=GROUP" likewise */

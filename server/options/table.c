@@ -5,6 +5,7 @@
 #include <string.h>
 
 #define KIB UINT64_C(1024)
+#define MIB (KIB * KIB)
 #define SECOND UINT64_C(1000)
 #define HOUR (3600 * SECOND)
 #define FIELD(name) offsetof(struct esp_options, name)
@@ -22,13 +23,13 @@ static uint64_t rpc_threads_default(void) {
   return cores / 2 < 4 ? cores / 2 : 4;
 }
 
-static uint64_t max_staged_default(void) {
+static uint64_t quarter_of_memory(void) {
   uint64_t quarter = esp_machine_memory() / 4;
   return quarter > KIB ? quarter : KIB;
 }
 
 static uint64_t max_tree_default(void) {
-  uint64_t most = esp_machine_memory() / 4 * 3;
+  uint64_t most = esp_machine_memory() / 2;
   return most > KIB ? most : KIB;
 }
 
@@ -79,18 +80,29 @@ const struct esp_option esp_option_table[] = {
      .field = FIELD(max_staged),
      .min = KIB,
      .max = KIB << 34,
-     .compute = max_staged_default,
+     .compute = quarter_of_memory,
      .computed = "a quarter of the machine's or cgroup's memory",
      .help =
          "Memory for pushes that are on their way and values that are staged. A larger push is refused, others wait "
          "for their turn."},
+    {.name = "max-copy-on-write",
+     .type = ESP_OPTION_SIZE,
+     .field = FIELD(max_copy_on_write),
+     .min = KIB,
+     .max = KIB << 34,
+     .compute = quarter_of_memory,
+     .computed = "a quarter of the machine's or cgroup's memory",
+     .help =
+         "Memory for tensors that are kept as they were for pulls under way while pushes go on. A consistent pull "
+         "reserves as much as all of its tensors before it begins, any other as much as the one that it is at; a pull "
+         "that needs more is refused, others wait for their turn."},
     {.name = "max-tree",
      .type = ESP_OPTION_SIZE,
      .field = FIELD(max_tree),
      .min = KIB,
      .max = KIB << 34,
      .compute = max_tree_default,
-     .computed = "three quarters of the machine's or cgroup's memory",
+     .computed = "half of the machine's or cgroup's memory",
      .help = "Memory for parameters and optimizer state. A declaration that would exceed it is refused."},
     {.name = "stall-timeout",
      .type = ESP_OPTION_DURATION,
@@ -98,7 +110,9 @@ const struct esp_option esp_option_table[] = {
      .min = 100,
      .max = 24 * HOUR,
      .value = "30s",
-     .help = "End a push or a reader that makes no progress for this long."},
+     .help =
+         "End a push or a reader that makes no progress for this long, and a new connection that says nothing (after "
+         "10s at most)."},
     {.name = "drain-timeout",
      .type = ESP_OPTION_DURATION,
      .field = FIELD(drain_timeout_ms),
@@ -128,6 +142,14 @@ const struct esp_option esp_option_table[] = {
      .max = 1000000,
      .value = "10000",
      .help = "Sessions remembered at once."},
+    {.name = "max-connections",
+     .type = ESP_OPTION_COUNT,
+     .field = FIELD(max_connections),
+     .min = 1,
+     .max = 1000000,
+     .value = "1000",
+     .help = "Connections open at once; one more is closed as soon as it is made. The limit of open files is raised to "
+             "what they need, as far as the machine lets it."},
     {.name = "max-streams",
      .type = ESP_OPTION_COUNT,
      .field = FIELD(max_streams),
@@ -135,6 +157,63 @@ const struct esp_option esp_option_table[] = {
      .max = 1000000,
      .value = "1000",
      .help = "Calls open at once on one connection."},
+    {.name = "max-pushes",
+     .type = ESP_OPTION_COUNT,
+     .field = FIELD(max_pushes),
+     .min = 1,
+     .max = 1000000,
+     .value = "10000",
+     .help = "Pushes that have begun and are not answered, of all sessions and without one. One more is refused."},
+    {.name = "max-in-flight",
+     .type = ESP_OPTION_COUNT,
+     .field = FIELD(max_in_flight),
+     .min = 1,
+     .max = ESP_IN_FLIGHT_MAX,
+     .value = "64",
+     .help = "The same of one session. A stream is not read on while it has so many requests that are not answered."},
+    {.name = "max-message",
+     .type = ESP_OPTION_SIZE,
+     .field = FIELD(max_message),
+     .min = ESP_OPTION_MESSAGE_SLACK + MIB,
+     .max = 2047 * MIB,
+     .value = "4160KiB",
+     .help = "The largest message that is taken; --max-chunk and 64KiB for what is around it at least."},
+    {.name = "max-chunk",
+     .type = ESP_OPTION_SIZE,
+     .field = FIELD(max_chunk),
+     .min = MIB,
+     .max = KIB * MIB,
+     .value = "4MiB",
+     .help = "The most bytes of a tensor in one chunk. It bounds no tensor, since a tensor has any number of chunks."},
+    {.name = "max-tensor",
+     .type = ESP_OPTION_SIZE,
+     .field = FIELD(max_tensor),
+     .min = KIB,
+     .max = KIB << 34,
+     .compute = max_tree_default,
+     .computed = "three quarters of the machine's or cgroup's memory",
+     .help = "The largest leaf that may be declared."},
+    {.name = "idle-timeout",
+     .type = ESP_OPTION_DURATION,
+     .field = FIELD(idle_timeout_ms),
+     .min = 100,
+     .max = 24 * HOUR,
+     .value = "1h",
+     .help = "Close a connection that has had no call for this long. Clients connect again by themselves."},
+    {.name = "keepalive",
+     .type = ESP_OPTION_DURATION,
+     .field = FIELD(keepalive_ms),
+     .min = 100,
+     .max = 24 * HOUR,
+     .value = "60s",
+     .help = "Ask a connection that has been silent for this long for a sign of life."},
+    {.name = "keepalive-timeout",
+     .type = ESP_OPTION_DURATION,
+     .field = FIELD(keepalive_timeout_ms),
+     .min = 100,
+     .max = HOUR,
+     .value = "30s",
+     .help = "Close a connection that gives none for this long, and with it its calls."},
     {.name = "on-nonfinite",
      .type = ESP_OPTION_CHOICE,
      .field = FIELD(on_nonfinite),

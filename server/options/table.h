@@ -4,6 +4,8 @@
 
 #include "options/options.h"
 
+#define ESP_OPTION_MESSAGE_SLACK (UINT64_C(64) << 10) /* what a message may hold beside a chunk of the full size */
+
 enum esp_option_type {
   ESP_OPTION_BOOL,     /* bool */
   ESP_OPTION_COUNT,    /* uint64_t */

@@ -3,10 +3,15 @@
  * Apply's happy path: the operations are handed to the engine as one transaction; its callback, which may come from any
  * thread, encodes the diff into pages while it is there to be read, and the call's handler sends them.
  *
- * How it fails: an operation that is not built is refused by its name before the engine hears of any. */
+ * How it fails: what can't be handed over (convert.h) is refused before the engine hears of any operation; the rest is
+ * the engine's to refuse. */
 #include <espalier/v1/admin.pb-c.h>
 
+#include <stdio.h>
+#include <unistd.h>
+
 #include "base/alloc.h"
+#include "rpc/convert.h"
 #include "rpc/methods.h"
 
 /* ---- Apply ---- */
@@ -20,56 +25,6 @@ struct apply_state {
   size_t pages_len;
   size_t pages_capacity;
 };
-
-static enum esp_code refuse(const char *what, struct esp_status *st) {
-  return esp_fail(st, ESP_UNIMPLEMENTED, "%s is not built yet", what);
-}
-
-static enum esp_code convert_freeze(const Espalier__V1__Operation__Freeze *freeze, struct esp_operation *ret,
-                                    struct esp_status *st) {
-  if (freeze->for_ms != 0)
-    return refuse("a freeze that ends after a time (for_ms)", st);
-  if (freeze->until_commit != 0)
-    return refuse("a freeze that ends at a commit (until_commit)", st);
-  if (freeze->at_commit != 0)
-    return refuse("a freeze that begins later (at_commit)", st);
-  *ret = (struct esp_operation){.kind = ESP_OPERATION_FREEZE, .selection = freeze->selection};
-  return ESP_OK;
-}
-
-static enum esp_code convert_thaw(const Espalier__V1__Operation__Thaw *thaw, struct esp_operation *ret,
-                                  struct esp_status *st) {
-  if (thaw->at_commit != 0)
-    return refuse("a thaw that begins later (at_commit)", st);
-  if (thaw->one_by_one || thaw->every_commits != 0)
-    return refuse("a gradual thaw (one_by_one)", st);
-  *ret = (struct esp_operation){
-      .kind = ESP_OPERATION_THAW, .selection = thaw->selection, .reset_state = thaw->reset_state};
-  return ESP_OK;
-}
-
-static enum esp_code convert(const Espalier__V1__Operation *operation, struct esp_operation *ret,
-                             struct esp_status *st) {
-  switch (operation->operation_case) {
-  case ESPALIER__V1__OPERATION__OPERATION__NOT_SET:
-    return esp_fail(st, ESP_INVALID_ARGUMENT, "an operation is empty, or of a kind that this server does not know");
-  case ESPALIER__V1__OPERATION__OPERATION_FREEZE:
-    return convert_freeze(operation->freeze, ret, st);
-  case ESPALIER__V1__OPERATION__OPERATION_THAW:
-    return convert_thaw(operation->thaw, ret, st);
-  case ESPALIER__V1__OPERATION__OPERATION_SET:
-    *ret = (struct esp_operation){.kind = ESP_OPERATION_SET,
-                                  .selection = operation->set->selection,
-                                  .reset_state = operation->set->reset_state,
-                                  .stage = operation->set->stage};
-    return ESP_OK;
-  default:
-    break;
-  }
-  const ProtobufCFieldDescriptor *field = protobuf_c_message_descriptor_get_field(&espalier__v1__operation__descriptor,
-                                                                                  (unsigned)operation->operation_case);
-  return esp_fail(st, ESP_UNIMPLEMENTED, "the operation %s is not built yet", field->name);
-}
 
 /* The engine's reply becomes pages. */
 static bool add_page(struct apply_state *state, const struct esp_apply_reply *reply) {
@@ -86,13 +41,7 @@ static bool add_page(struct apply_state *state, const struct esp_apply_reply *re
 }
 
 static bool add_change(struct esp_page *page, const struct esp_change *change) {
-  Espalier__V1__Change entry = ESPALIER__V1__CHANGE__INIT;
-  entry.path = (char *)change->path;
-  entry.leaf_id = change->leaf_id;
-  entry.field = (char *)change->field;
-  entry.from = (char *)change->from;
-  entry.to = (char *)change->to;
-  entry.because = (char *)change->because;
+  Espalier__V1__Change entry = esp_convert_change(change);
   return esp_page_add(page, 4, &entry.base);
 }
 
@@ -116,9 +65,7 @@ static void on_apply(void *data, enum esp_code code, const struct esp_status *st
   if (code != ESP_OK)
     state->st = *st;
   else if (!encode_reply(state, reply))
-    state->code = esp_fail(&state->st, ESP_RESOURCE_EXHAUSTED,
-                           "the operations were applied, at epoch %llu, but there is no memory for the diff",
-                           (unsigned long long)reply->epoch);
+    state->code = esp_fail(&state->st, ESP_UNAVAILABLE, ESP_REPLY_LOST_TEXT);
   esp_event_post(&state->done);
 }
 
@@ -130,23 +77,19 @@ static void handle_done(struct esp_event *event) {
 }
 
 static void start_apply(struct esp_call *call, const Espalier__V1__ApplyRequest *request,
-                        struct esp_operation *operations) {
+                        const struct esp_converted *converted) {
   struct apply_state *state = call->state;
-  struct esp_status st;
-  enum esp_code code = ESP_OK;
-  for (size_t i = 0; i < request->n_operations && code == ESP_OK; i++)
-    code = convert(request->operations[i], &operations[i], &st);
-  if (code != ESP_OK) {
-    esp_call_finish(call, code, &st);
-    return;
-  }
+  char peer[ESP_PEER_BYTES_MAX + 1];
+  esp_call_peer(call, peer, sizeof(peer));
   struct esp_apply_request wanted = {
-      .operations = operations,
-      .operations_len = request->n_operations,
+      .operations = converted->operations,
+      .operations_len = converted->len,
       .if_epoch = request->if_epoch,
       .dry_run = request->dry_run,
       .idempotency_key = request->idempotency_key,
       .max_leaves = request->max_leaves,
+      .actor = peer,
+      .reason = request->reason,
   };
   state->call = call;
   esp_event_arm(&state->done, call, handle_done);
@@ -158,14 +101,18 @@ static void apply(struct esp_call *call) {
   if (!esp_call_decode(call, &espalier__v1__apply_request__descriptor, &decoded))
     return;
   const Espalier__V1__ApplyRequest *request = (const Espalier__V1__ApplyRequest *)decoded.message;
-  struct esp_operation *operations = esp_malloc_array(request->n_operations, sizeof(*operations));
+  struct esp_converted converted = {0};
+  struct esp_status st;
+  enum esp_code code = ESP_OK;
   if (request->n_operations == 0)
-    esp_call_fail(call, ESP_INVALID_ARGUMENT, "there are no operations to apply");
-  else if (operations == NULL)
-    esp_call_fail(call, ESP_RESOURCE_EXHAUSTED, "no memory for %zu operations", request->n_operations);
+    code = esp_fail(&st, ESP_INVALID_ARGUMENT, "there are no operations to apply");
+  if (code == ESP_OK)
+    code = esp_convert_operations(request->operations, request->n_operations, &converted, &st);
+  if (code == ESP_OK)
+    start_apply(call, request, &converted);
   else
-    start_apply(call, request, operations);
-  esp_free(operations);
+    esp_call_finish(call, code, &st);
+  esp_converted_done(&converted);
   esp_decoded_done(&decoded);
 }
 
@@ -178,13 +125,30 @@ static void apply_release(struct esp_call *call) {
 
 /* ---- ServerInfo ---- */
 
+/* What the machine counts for this process, or 0 where it does not say. */
+static uint64_t resident_bytes(void) {
+  unsigned long long pages = 0;
+  FILE *file = fopen("/proc/self/statm", "r");
+  if (file == NULL)
+    return 0;
+  if (fscanf(file, "%*s %llu", &pages) != 1)
+    pages = 0;
+  (void)fclose(file);
+  return pages * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
 static void write_info(struct esp_call *call, const struct esp_engine_info *info) {
+  struct esp_rpc_stat stat;
+  esp_rpc_server_stat(call->server, &stat);
   Espalier__V1__MemoryInfo memory = ESPALIER__V1__MEMORY_INFO__INIT;
   memory.parameters = info->memory_params;
   memory.state = info->memory_state;
   memory.staged = info->memory_staged;
   memory.staged_max = info->memory_staged_max;
   memory.copy_on_write = info->memory_copy_on_write;
+  memory.copy_on_write_max = info->memory_copy_on_write_max;
+  memory.spare = info->memory_spare;
+  memory.resident = resident_bytes();
   Espalier__V1__ServerInfoReply reply = ESPALIER__V1__SERVER_INFO_REPLY__INIT;
   reply.version = (char *)ESPALIER_VERSION;
   reply.lineage = info->lineage;
@@ -204,9 +168,17 @@ static void write_info(struct esp_call *call, const struct esp_engine_info *info
   reply.pushes_refused = info->pushes_refused;
   reply.pushes_nonfinite = info->pushes_nonfinite;
   reply.pulls = info->pulls;
+  reply.pulls_active = info->pulls_active;
   reply.draining = info->draining;
+  reply.watches = info->watches;
   reply.bytes_pushed = info->bytes_pushed;
   reply.bytes_pulled = info->bytes_pulled;
+  reply.connections = stat.connections;
+  reply.connections_max = stat.connections_max;
+  reply.connections_refused = stat.connections_refused;
+  reply.streams = stat.streams;
+  reply.in_flight = info->pushes_in_flight;
+  reply.in_flight_max = info->pushes_in_flight_max;
   esp_call_write_message(call, &reply.base);
   esp_call_finish(call, ESP_OK, NULL);
 }

@@ -9,12 +9,14 @@
  * which ends the call. The call's memory lives until every event that was armed has been handled or cancelled. */
 #include "rpc/call.h"
 
+#include <grpc/support/alloc.h>
 #include <stdarg.h>
 #include <string.h>
 
 #include "base/alloc.h"
 #include "base/check.h"
 #include "base/env.h"
+#include "rpc/listen.h"
 
 void esp_tag_arm(struct esp_tag *tag) {
   atomic_store_explicit(&tag->armed, true, memory_order_release);
@@ -167,6 +169,7 @@ static bool list_spans(struct esp_call *call) {
 
 static void handle_message(struct esp_call *call) {
   call->messages++;
+  atomic_fetch_add_explicit(&call->moved, 1, memory_order_relaxed);
   if (call->incoming->type != GRPC_BB_RAW || call->incoming->data.raw.compression != GRPC_COMPRESS_NONE) {
     esp_call_fail(call, ESP_UNIMPLEMENTED, "the message is compressed, which this server does not take");
     return;
@@ -207,8 +210,10 @@ void esp_call_read(struct esp_call *call) {
 static void handle_send(struct esp_event *event) {
   struct esp_call *call = (struct esp_call *)((char *)event - offsetof(struct esp_call, send));
   bool was_message = call->sending != NULL;
-  if (was_message)
+  if (was_message) {
     grpc_byte_buffer_destroy(call->sending);
+    atomic_fetch_add_explicit(&call->moved, 1, memory_order_relaxed);
+  }
   call->sending = NULL;
   atomic_store_explicit(&call->sending_since_ms, 0, memory_order_relaxed);
   if (was_message && call->writes_first == call->writes_len && !esp_call_is_over(call) &&
@@ -260,6 +265,10 @@ static void flush(struct esp_call *call) {
   grpc_slice_unref(details);
 }
 
+static void fail_reply(struct esp_call *call) {
+  esp_call_fail(call, ESP_UNAVAILABLE, ESP_REPLY_LOST_TEXT);
+}
+
 void esp_call_write(struct esp_call *call, grpc_byte_buffer *buffer) {
   if (esp_call_is_over(call)) {
     grpc_byte_buffer_destroy(buffer);
@@ -267,7 +276,7 @@ void esp_call_write(struct esp_call *call, grpc_byte_buffer *buffer) {
   }
   if (!esp_grow((void **)&call->writes, &call->writes_capacity, call->writes_len + 1, sizeof(*call->writes))) {
     grpc_byte_buffer_destroy(buffer);
-    esp_call_fail(call, ESP_RESOURCE_EXHAUSTED, "no memory for a reply");
+    fail_reply(call);
     return;
   }
   call->writes[call->writes_len++] = buffer;
@@ -278,7 +287,7 @@ void esp_call_write_message(struct esp_call *call, const ProtobufCMessage *messa
   if (esp_page_add_head(&page, message))
     esp_call_write(call, esp_page_take(&page));
   else
-    esp_call_fail(call, ESP_RESOURCE_EXHAUSTED, "no memory for a reply");
+    fail_reply(call);
 }
 
 size_t esp_call_unsent(const struct esp_call *call) {
@@ -384,12 +393,17 @@ static void find_method(struct esp_call *call) {
   const char *path = (const char *)GRPC_SLICE_START_PTR(call->details.method);
   size_t path_len = GRPC_SLICE_LENGTH(call->details.method);
   call->method = esp_method_find(path, path_len);
-  if (call->method == NULL) {
+  if (call->is_beyond) {
+    call->method = &unknown_method;
+    esp_call_fail(call, ESP_RESOURCE_EXHAUSTED, "%u calls are open on this connection, which is --max-streams",
+                  esp_rpc_server_options(call->server)->max_streams);
+  } else if (call->method == NULL) {
     call->method = &unknown_method;
     esp_call_fail(call, ESP_UNIMPLEMENTED, "there is no method %.*s", (int)(path_len > 255 ? 255 : path_len), path);
   } else if (call->method->message == NULL) {
     esp_call_fail(call, ESP_UNIMPLEMENTED, "%s is not built yet", call->method->path);
   } else if ((call->state = esp_calloc(1, call->method->state_size)) == NULL) {
+    call->method = &unknown_method; /* its handlers want a state */
     esp_call_fail(call, ESP_RESOURCE_EXHAUSTED, "no memory for a call");
   }
 }
@@ -408,6 +422,12 @@ void esp_call_begin(struct esp_call *call) {
   complete_event(&call->recv.tag, true);
 }
 
+void esp_call_peer(const struct esp_call *call, char *ret, size_t size) {
+  char *peer = grpc_call_get_peer(call->grpc);
+  esp_listen_peer(peer, ret, size);
+  gpr_free(peer);
+}
+
 /* ---- one request ---- */
 
 enum esp_code esp_tree_check(const char *tree, struct esp_status *st) {
@@ -421,10 +441,10 @@ bool esp_call_decode(struct esp_call *call, const ProtobufCMessageDescriptor *ty
   struct esp_status st;
   enum esp_code code = esp_decode_spans(type, call->spans, call->spans_len, ret, &st);
   if (code == ESP_OK) {
-    /* `tree` is field 1 of every request. */
+    /* Every request of ours has a `tree`, those of gRPC's standard services have none. */
     const ProtobufCFieldDescriptor *tree = protobuf_c_message_descriptor_get_field_by_name(type, "tree");
-    ESP_CHECK(tree != NULL);
-    code = esp_tree_check(*(char **)((char *)ret->message + tree->offset), &st);
+    if (tree != NULL)
+      code = esp_tree_check(*(char **)((char *)ret->message + tree->offset), &st);
     if (code != ESP_OK)
       esp_decoded_done(ret);
   }

@@ -19,9 +19,14 @@
 #include "base/span.h"
 #include "engine/engine.h"
 #include "rpc/codec.h"
+#include "rpc/rpc.h"
 
 struct esp_call;
 struct esp_rpc_server;
+
+/* What was asked for is done, so this is no refusal: with UNAVAILABLE the client asks again, as it does when a reply
+ * was cut off, and is told. */
+#define ESP_REPLY_LOST_TEXT "no memory for the reply to what was done; ask again"
 
 /* What a completion queue hands back. libgrpc's own synchronisation can't be seen by the thread sanitizer, so what was
  * written before the operation began is published by `armed`. */
@@ -81,7 +86,11 @@ struct esp_call {
   void *state;                     /* the method's */
   struct esp_call *live_prev;      /* the server's list of accepted calls; under its mutex */
   struct esp_call *live_next;
-  bool is_drained; /* under the server's mutex: it has been told of the shutdown */
+  uint64_t number; /* of accepted calls, from 1 */
+  int connection;  /* the number of its socket */
+  bool is_beyond;  /* there are more than --max-streams on its connection: it is refused */
+  bool is_early;   /* under the server's mutex: it was accepted before the shutdown */
+  bool is_drained; /* likewise: it has been told of the shutdown */
 
   grpc_call *grpc;              /* NULL until accepted */
   grpc_call_details details;    /* of the accepted call */
@@ -107,7 +116,8 @@ struct esp_call {
   struct esp_span *spans;     /* its pieces */
   size_t spans_len;
   size_t spans_capacity;
-  uint64_t messages; /* that arrived */
+  uint64_t messages;      /* that arrived */
+  _Atomic uint64_t moved; /* messages that arrived or were sent */
 
   grpc_byte_buffer **writes; /* to be sent, in order, from writes_first on */
   size_t writes_first;
@@ -151,11 +161,27 @@ void esp_call_fail(struct esp_call *call, enum esp_code code, const char *format
 /* Nothing is to be done for this call any more but to let go. */
 bool esp_call_is_over(const struct esp_call *call);
 
-/* For methods with one request: decodes it and refuses a tree other than the one. On failure the call is finished and
- * false returned. */
+/* Where the client calls from, as esp_listen_peer prints it, cut to the room that there is. Not for what comes often.
+ */
+void esp_call_peer(const struct esp_call *call, char *ret, size_t size);
+
+/* For methods with one request: decodes it and refuses a tree other than the one, where it names one. On failure the
+ * call is finished and false returned. */
 bool esp_call_decode(struct esp_call *call, const ProtobufCMessageDescriptor *type, struct esp_decoded *ret);
 /* Refuses the name of a tree, since there is one per server for now. NULL and "" are fine. */
 enum esp_code esp_tree_check(const char *tree, struct esp_status *st) ESP_WARN_UNUSED;
+
+/* What the server was started with (without `listen`). */
+const struct esp_rpc_options *esp_rpc_server_options(const struct esp_rpc_server *server);
+
+struct esp_rpc_stat {
+  uint64_t connections; /* open */
+  uint64_t connections_max;
+  uint64_t connections_refused; /* since the start */
+  uint64_t streams;             /* calls that were accepted and are not freed */
+};
+/* Any thread. */
+void esp_rpc_server_stat(struct esp_rpc_server *server, struct esp_rpc_stat *ret);
 
 /* The server's side of a call's end: takes it off the list, before its grpc_call goes, */
 void esp_rpc_server_forget(struct esp_rpc_server *server, struct esp_call *call);

@@ -29,9 +29,6 @@ enum esp_code esp_decode(const ProtobufCMessageDescriptor *type, const uint8_t *
 enum esp_code esp_decode_spans(const ProtobufCMessageDescriptor *type, const struct esp_span *spans, size_t spans_len,
                                struct esp_decoded *ret, struct esp_status *st) ESP_WARN_UNUSED;
 
-/* Whether the bytes are UTF-8 without a NUL. */
-bool esp_text_is_valid(const void *text, size_t len);
-
 /* An encoded message that grows by fields: what is appended twice is merged, as protobuf has it. */
 struct esp_page {
   uint8_t *bytes; /* owned */
@@ -41,6 +38,7 @@ struct esp_page {
 void esp_page_done(struct esp_page *page); /* idempotent */
 /* These return false, with the page as it was, without memory. */
 bool esp_page_add_bytes(struct esp_page *page, const void *bytes, size_t len);
+bool esp_page_add_varint(struct esp_page *page, uint64_t value);
 bool esp_page_add_head(struct esp_page *page, const ProtobufCMessage *message);            /* its fields as they are */
 bool esp_page_add(struct esp_page *page, uint32_t field, const ProtobufCMessage *message); /* as one submessage */
 bool esp_page_add_text(struct esp_page *page, uint32_t field, const char *text);           /* as one string */

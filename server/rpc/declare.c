@@ -6,8 +6,7 @@
  *
  * How it fails: whatever is wrong ends the call with the engine's status, and a client that goes away declares nothing:
  * only an orderly end of the stream commits. */
-#include <string.h>
-
+#include "rpc/convert.h"
 #include "rpc/intake.h"
 #include "rpc/methods.h"
 
@@ -40,91 +39,14 @@ static void fail(struct declare_state *state, enum esp_code code, const struct e
 
 /* ---- leaves and nodes ---- */
 
-static enum esp_code refuse(const char *path, const char *what, struct esp_status *st) {
-  return esp_fail(st, ESP_UNIMPLEMENTED, "\"%s\": %s is not built yet", path, what);
-}
-
-static enum esp_code convert_shape(const Espalier__V1__LeafSpec *spec, struct esp_shape *ret, struct esp_status *st) {
-  if (spec->n_shape > ESP_RANK_MAX)
-    return esp_fail(st, ESP_INVALID_ARGUMENT, "\"%s\" has rank %zu, and %d is the most", spec->path, spec->n_shape,
-                    ESP_RANK_MAX);
-  *ret = (struct esp_shape){.rank = (unsigned)spec->n_shape};
-  for (size_t i = 0; i < spec->n_shape; i++)
-    ret->dims[i] = spec->shape[i];
-  return ESP_OK;
-}
-
-static enum esp_code convert_kinds(const Espalier__V1__LeafSpec *spec, struct esp_declare_leaf *ret,
-                                   struct esp_status *st) {
-  if (spec->dtype < ESPALIER__V1__DTYPE__DTYPE_F32 || spec->dtype > ESPALIER__V1__DTYPE__DTYPE_F16)
-    return esp_fail(st, ESP_INVALID_ARGUMENT, "\"%s\" has no dtype that is known (%d)", spec->path, (int)spec->dtype);
-  if (spec->kind > ESPALIER__V1__KIND__KIND_BUFFER)
-    return esp_fail(st, ESP_INVALID_ARGUMENT, "\"%s\" has no kind that is known (%d)", spec->path, (int)spec->kind);
-  ret->dtype = (enum esp_dtype)spec->dtype;
-  ret->kind = spec->kind == ESPALIER__V1__KIND__KIND_BUFFER ? ESP_KIND_BUFFER : ESP_KIND_TRAINED;
-  return ESP_OK;
-}
-
-static struct esp_init convert_init(const Espalier__V1__Initializer *init) {
-  struct esp_init ret = {.kind = ESP_INIT_ZEROS};
-  if (init == NULL)
-    return ret;
-  ret.seed = init->seed;
-  switch (init->value_case) {
-  case ESPALIER__V1__INITIALIZER__VALUE_CONSTANT:
-    ret.kind = ESP_INIT_CONSTANT;
-    ret.a = init->constant;
-    break;
-  case ESPALIER__V1__INITIALIZER__VALUE_UNIFORM:
-    ret.kind = ESP_INIT_UNIFORM;
-    ret.a = init->uniform->low;
-    ret.b = init->uniform->high;
-    break;
-  case ESPALIER__V1__INITIALIZER__VALUE_NORMAL:
-    ret.kind = ESP_INIT_NORMAL;
-    ret.a = init->normal->mean;
-    ret.b = init->normal->stddev;
-    break;
-  case ESPALIER__V1__INITIALIZER__VALUE_FOLLOWS:
-    ret.kind = init->follows ? ESP_INIT_VALUE : ESP_INIT_ZEROS;
-    break;
-  default:
-    break;
-  }
-  return ret;
-}
-
 static enum esp_code add_leaf(struct esp_declare *declare, const Espalier__V1__LeafSpec *spec, struct esp_status *st) {
-  if (spec->alias_of[0] != '\0')
-    return refuse(spec->path, "a leaf born tied (alias_of)", st);
-  if (spec->view != ESPALIER__V1__VIEW__VIEW_IDENTITY)
-    return refuse(spec->path, "a leaf with a view", st);
-  if (spec->detached)
-    return refuse(spec->path, "a leaf born detached", st);
-  struct esp_declare_leaf leaf = {
-      .path = spec->path,
-      .path_len = strlen(spec->path),
-      .tag = spec->tag,
-      .group = spec->group,
-      .frozen = spec->frozen,
-      .init = convert_init(spec->init),
-  };
-  enum esp_code code = convert_shape(spec, &leaf.shape, st);
-  if (code == ESP_OK)
-    code = convert_kinds(spec, &leaf, st);
+  struct esp_declare_leaf leaf;
+  enum esp_code code = esp_convert_leaf(spec, &leaf, st);
   return code == ESP_OK ? esp_declare_add_leaf(declare, &leaf, st) : code;
 }
 
 static enum esp_code add_node(struct esp_declare *declare, const Espalier__V1__NodeSpec *spec, struct esp_status *st) {
-  if (spec->detached)
-    return refuse(spec->path, "a node born detached", st);
-  struct esp_declare_node node = {
-      .path = spec->path,
-      .path_len = strlen(spec->path),
-      .tag = spec->tag,
-      .group = spec->group,
-      .frozen = spec->frozen,
-  };
+  struct esp_declare_node node = esp_convert_node(spec);
   return esp_declare_add_node(declare, &node, st);
 }
 
@@ -264,8 +186,7 @@ static void on_commit(void *data, enum esp_code code, const struct esp_status *s
   if (code != ESP_OK)
     state->st = *st;
   else if (!encode_reply(&state->reply, reply))
-    state->code =
-        esp_fail(&state->st, ESP_RESOURCE_EXHAUSTED, "the leaves are declared, but there is no memory to say so");
+    state->code = esp_fail(&state->st, ESP_UNAVAILABLE, ESP_REPLY_LOST_TEXT);
   esp_event_post(&state->committed);
 }
 

@@ -57,8 +57,9 @@ static bool add_leaf(struct describe_state *state, size_t index, struct esp_page
   Espalier__V1__LeafInfo info = ESPALIER__V1__LEAF_INFO__INIT;
   info.id = leaf->id;
   info.path = (char *)leaf->path;
-  info.n_shape = place->shape.rank;
-  info.shape = (uint64_t *)place->shape.dims;
+  struct esp_shape shape = esp_layout_shape(state->layout, leaf);
+  info.n_shape = shape.rank;
+  info.shape = shape.dims;
   info.dtype = (Espalier__V1__DType)place->dtype;
   info.kind = (Espalier__V1__Kind)leaf->kind;
   info.view = (Espalier__V1__View)leaf->view;

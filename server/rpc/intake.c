@@ -9,6 +9,8 @@
 
 #include <inttypes.h>
 
+#include "base/utf8.h"
+
 static void let_go(struct esp_intake *intake) {
   esp_push_free(intake->push);
   intake->push = NULL;
@@ -63,7 +65,7 @@ void esp_intake_begin(struct esp_intake *intake, struct esp_call *call, const st
 }
 
 enum esp_code esp_piece_of_chunk(const struct esp_chunk *chunk, struct esp_piece *ret, struct esp_status *st) {
-  if (chunk->path_len > 0 && !esp_text_is_valid(chunk->path, chunk->path_len))
+  if (chunk->path_len > 0 && !esp_utf8_is_text(chunk->path, chunk->path_len))
     return esp_fail(st, ESP_INVALID_ARGUMENT, "field path of Chunk is not UTF-8 text without a NUL");
   *ret = (struct esp_piece){
       .leaf_id = chunk->leaf_id,

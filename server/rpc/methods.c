@@ -8,8 +8,6 @@
 
 static const struct esp_method save = {.path = ADMIN "Save"};
 static const struct esp_method load = {.path = ADMIN "Load"};
-static const struct esp_method workers = {.path = ADMIN "Workers"};
-static const struct esp_method history = {.path = ADMIN "History"};
 
 static const struct esp_method *const methods[] = {
     &esp_method_push_pull,
@@ -24,10 +22,14 @@ static const struct esp_method *const methods[] = {
     &esp_method_apply,
     &esp_method_describe,
     &esp_method_server_info,
+    &esp_method_workers,
+    &esp_method_history,
+    &esp_method_health_check,
+    &esp_method_health_watch,
+    &esp_method_reflection_v1,
+    &esp_method_reflection_v1alpha,
     &save,
     &load,
-    &workers,
-    &history,
 };
 
 const struct esp_method *esp_method_find(const char *path, size_t len) {
@@ -35,4 +37,14 @@ const struct esp_method *esp_method_find(const char *path, size_t len) {
     if (strlen(methods[i]->path) == len && memcmp(methods[i]->path, path, len) == 0)
       return methods[i];
   return NULL;
+}
+
+bool esp_method_has_service(const char *service) {
+  size_t len = strlen(service);
+  for (size_t i = 0; i < sizeof(methods) / sizeof(*methods); i++) {
+    const char *path = methods[i]->path + 1;
+    if (strncmp(path, service, len) == 0 && path[len] == '/')
+      return true;
+  }
+  return false;
 }

@@ -9,12 +9,20 @@
  */
 #define ESP_PAGE_BYTES_USUAL (960u << 10)
 
-extern const struct esp_method esp_method_push, esp_method_stage; /* push.c */
-extern const struct esp_method esp_method_pull;                   /* pull.c */
-extern const struct esp_method esp_method_push_pull;              /* stream.c */
-extern const struct esp_method esp_method_declare;                /* declare.c */
-extern const struct esp_method esp_method_join, esp_method_leave, esp_method_heartbeat, esp_method_watch; /* worker.c */
-extern const struct esp_method esp_method_apply, esp_method_server_info;                                  /* admin.c */
-extern const struct esp_method esp_method_describe; /* describe.c */
+extern const struct esp_method esp_method_push, esp_method_stage;                       /* push.c */
+extern const struct esp_method esp_method_pull;                                         /* pull.c */
+extern const struct esp_method esp_method_push_pull;                                    /* stream.c */
+extern const struct esp_method esp_method_declare;                                      /* declare.c */
+extern const struct esp_method esp_method_join, esp_method_leave, esp_method_heartbeat; /* worker.c */
+extern const struct esp_method esp_method_watch;                                        /* watch.c */
+extern const struct esp_method esp_method_apply, esp_method_server_info;                /* admin.c */
+extern const struct esp_method esp_method_describe;                                     /* describe.c */
+extern const struct esp_method esp_method_history;                                      /* history.c */
+extern const struct esp_method esp_method_workers;                                      /* workers.c */
+extern const struct esp_method esp_method_health_check, esp_method_health_watch;        /* health.c */
+extern const struct esp_method esp_method_reflection_v1, esp_method_reflection_v1alpha; /* reflection.c */
+
+/* Whether some method is of this service, by its full name. */
+bool esp_method_has_service(const char *service);
 
 #endif

@@ -12,8 +12,7 @@ static void message(struct esp_call *call) {
   struct esp_decoded request = {0};
   if (!esp_call_decode(call, &espalier__v1__pull_request__descriptor, &request))
     return;
-  esp_puller_begin(puller, call, (const Espalier__V1__PullRequest *)request.message, finish_if_done);
-  esp_decoded_done(&request);
+  esp_puller_begin(puller, call, &request, (const Espalier__V1__PullRequest *)request.message, finish_if_done);
   esp_puller_step(puller);
   finish_if_done(puller);
 }
@@ -21,6 +20,10 @@ static void message(struct esp_call *call) {
 static void writable(struct esp_call *call) {
   esp_puller_step(call->state);
   finish_if_done(call->state);
+}
+
+static void closed(struct esp_call *call) {
+  esp_puller_close(call->state);
 }
 
 static void release(struct esp_call *call) {
@@ -32,5 +35,6 @@ const struct esp_method esp_method_pull = {
     .state_size = sizeof(struct esp_puller),
     .message = message,
     .writable = writable,
+    .closed = closed,
     .release = release,
 };

@@ -6,7 +6,7 @@
  * made when it was sent. The end is in the last one.
  *
  * How it fails: the engine's callback with a code, or no memory: the puller is done with that code. Slices are
- * destroyed on gRPC's threads, where esp_pin_unref takes no lock. */
+ * destroyed on gRPC's threads, where esp_hold_unref calls nobody. */
 #include "rpc/puller.h"
 
 #include "base/alloc.h"
@@ -54,19 +54,19 @@ static bool add_message(struct esp_puller *puller, const ProtobufCMessage *messa
   return true;
 }
 
-static void unpin(void *buffer) {
+static void unpin(void *hold) {
   esp_handoff_take();
-  esp_pin_unref(buffer);
+  esp_hold_unref(hold);
 }
 
 /* Adds len bytes of the pinned tensor as they lie. */
 static bool add_pinned(struct esp_puller *puller, const char *bytes, size_t len) {
   if (!close_page(puller))
     return false;
-  esp_pin_ref(puller->pin.buffer);
+  esp_hold_ref(puller->pin.hold);
   esp_handoff_give();
   puller->message_len += len;
-  return add_slice(puller, grpc_slice_new_with_user_data((void *)bytes, len, unpin, puller->pin.buffer));
+  return add_slice(puller, grpc_slice_new_with_user_data((void *)bytes, len, unpin, puller->pin.hold));
 }
 
 static void drop_slices(struct esp_puller *puller) {
@@ -89,22 +89,38 @@ static bool write_message(struct esp_puller *puller) {
 
 static void release_pin(struct esp_puller *puller) {
   if (puller->has_pin)
-    esp_pin_unref(puller->pin.buffer);
+    esp_hold_unref(puller->pin.hold);
   puller->has_pin = false;
   puller->offset = 0;
 }
 
 /* The engine's callback, from any thread: leaves word and posts the event. */
-static void on_pin(void *data, enum esp_code code, const struct esp_status *st, const struct esp_pin *pin) {
+static void on_pull(void *data, enum esp_code code, const struct esp_status *st, const struct esp_pull_event *event) {
   struct esp_puller *puller = data;
   puller->code = code;
-  if (code == ESP_OK) {
-    puller->pin = *pin;
-    puller->has_pin = true;
-  } else {
+  puller->has_header = code == ESP_OK && event->header != NULL;
+  puller->has_pin = code == ESP_OK && event->pin != NULL;
+  if (code != ESP_OK)
     puller->st = *st;
-  }
+  else if (event->header != NULL)
+    puller->header = *event->header;
+  else if (event->pin != NULL)
+    puller->pin = *event->pin;
+  else
+    puller->unchanged++;
   esp_event_post(&puller->got);
+}
+
+static bool add_header(struct esp_puller *puller) {
+  Espalier__V1__PullHeader header = ESPALIER__V1__PULL_HEADER__INIT;
+  header.epoch = puller->header.epoch;
+  header.commit = puller->header.commit;
+  header.lineage = puller->header.lineage;
+  header.leaf_count = puller->header.leaf_count;
+  header.total_bytes = puller->header.total_bytes;
+  Espalier__V1__PullResponse first = ESPALIER__V1__PULL_RESPONSE__INIT;
+  first.header = &header;
+  return add_message(puller, &first.base);
 }
 
 static void handle_got(struct esp_event *event) {
@@ -113,22 +129,36 @@ static void handle_got(struct esp_event *event) {
     release_pin(puller);
   else if (puller->code != ESP_OK)
     puller->is_done = true;
+  else if (puller->has_header && !add_header(puller))
+    fail_memory(puller);
   else
     esp_puller_step(puller);
   puller->changed(puller);
 }
 
-/* Asks for the next tensor, or ends. */
-static bool next_pin(struct esp_puller *puller) {
-  esp_event_arm(&puller->got, puller->call, handle_got);
-  if (esp_pull_next(puller->pull))
-    return true;
-  esp_event_cancel(&puller->got);
+static bool add_end(struct esp_puller *puller) {
   Espalier__V1__PullEnd end = ESPALIER__V1__PULL_END__INIT;
   Espalier__V1__PullResponse last = ESPALIER__V1__PULL_RESPONSE__INIT;
   end.sent = puller->sent;
+  end.unchanged = puller->unchanged;
   last.end = &end;
-  if (!add_message(puller, &last.base) || !write_message(puller))
+  return add_message(puller, &last.base);
+}
+
+/* Asks for what comes next, or ends. */
+static bool ask_next(struct esp_puller *puller) {
+  esp_event_arm(&puller->got, puller->call, handle_got);
+  switch (esp_pull_next(puller->pull)) {
+  case ESP_PULL_ASKED:
+    return true;
+  case ESP_PULL_WAITS:
+    /* The message under way holds tensors: others may wait for those in turn. */
+    return puller->message_len == 0 || write_message(puller);
+  case ESP_PULL_END:
+    break;
+  }
+  esp_event_cancel(&puller->got);
+  if (!add_end(puller) || !write_message(puller))
     return false;
   puller->code = ESP_OK;
   puller->is_done = true;
@@ -166,7 +196,7 @@ static bool add_chunk(struct esp_puller *puller) {
 void esp_puller_step(struct esp_puller *puller) {
   while (!puller->is_done && puller->got.call == NULL) {
     if (!puller->has_pin) {
-      if (!next_pin(puller))
+      if (!ask_next(puller))
         fail_memory(puller);
       continue;
     }
@@ -187,44 +217,60 @@ void esp_puller_step(struct esp_puller *puller) {
 
 static enum esp_code check_request(const Espalier__V1__PullRequest *request, struct esp_status *st) {
   enum esp_code code = esp_tree_check(request->tree, st);
-  if (code != ESP_OK)
-    return code;
-  const char *what = request->consistent                                        ? "a consistent pull"
-                     : request->dtype != ESPALIER__V1__DTYPE__DTYPE_UNSPECIFIED ? "a pull in another dtype"
-                     : request->n_have > 0                                      ? "a delta pull (have)"
-                                                                                : NULL;
-  return what == NULL ? ESP_OK : esp_fail(st, ESP_UNIMPLEMENTED, "%s is not built yet", what);
+  if (code == ESP_OK && request->dtype != ESPALIER__V1__DTYPE__DTYPE_UNSPECIFIED)
+    code = esp_fail(st, ESP_UNIMPLEMENTED, "a pull in another dtype is not built yet");
+  return code;
 }
 
-void esp_puller_begin(struct esp_puller *puller, struct esp_call *call, const Espalier__V1__PullRequest *request,
-                      void (*changed)(struct esp_puller *puller)) {
+/* Makes the engine's form of what the client has. */
+static enum esp_code take_have(struct esp_puller *puller, const Espalier__V1__PullRequest *request,
+                               struct esp_status *st) {
+  if (request->n_have == 0)
+    return ESP_OK;
+  puller->have = esp_malloc_array(request->n_have, sizeof(*puller->have));
+  if (puller->have == NULL)
+    return esp_fail(st, ESP_RESOURCE_EXHAUSTED, "no memory for a pull");
+  for (size_t i = 0; i < request->n_have; i++) {
+    const Espalier__V1__PullRequest__Have *have = request->have[i];
+    puller->have[i] = (struct esp_have){.leaf_id = have->leaf_id,
+                                        .param_id = have->parameter,
+                                        .version = have->version,
+                                        .view = have->view == ESPALIER__V1__VIEW__VIEW_TRANSPOSE ? ESP_VIEW_TRANSPOSE
+                                                                                                 : ESP_VIEW_IDENTITY};
+  }
+  return ESP_OK;
+}
+
+void esp_puller_begin(struct esp_puller *puller, struct esp_call *call, struct esp_decoded *decoded,
+                      const Espalier__V1__PullRequest *request, void (*changed)(struct esp_puller *puller)) {
   puller->call = call;
   puller->changed = changed;
-  struct esp_pull_request wanted = {
-      .leaf_ids = request->leaf_ids,
-      .leaf_ids_len = request->n_leaf_ids,
-      .paths = (const char *const *)request->paths,
-      .paths_len = request->n_paths,
-      .selection = request->selection,
-  };
-  struct esp_pull_header got;
+  puller->request = *decoded;
+  *decoded = (struct esp_decoded){0};
   puller->code = check_request(request, &puller->st);
   if (puller->code == ESP_OK)
-    puller->code = esp_pull_new(call->engine, &wanted, on_pin, puller, &puller->pull, &got, &puller->st);
-  if (puller->code != ESP_OK) {
-    puller->is_done = true;
-    return;
+    puller->code = take_have(puller, request, &puller->st);
+  if (puller->code == ESP_OK) {
+    struct esp_pull_request wanted = {
+        .leaf_ids = request->leaf_ids,
+        .leaf_ids_len = request->n_leaf_ids,
+        .paths = (const char *const *)request->paths,
+        .paths_len = request->n_paths,
+        .selection = request->selection,
+        .consistent = request->consistent,
+        .wait_ms = request->wait_ms,
+        .have_lineage = request->have_lineage,
+        .have = puller->have,
+        .have_len = request->n_have,
+    };
+    puller->code = esp_pull_new(call->engine, &wanted, on_pull, puller, &puller->pull, &puller->st);
   }
-  Espalier__V1__PullHeader header = ESPALIER__V1__PULL_HEADER__INIT;
-  header.epoch = got.epoch;
-  header.commit = got.commit;
-  header.lineage = got.lineage;
-  header.leaf_count = got.leaf_count;
-  header.total_bytes = got.total_bytes;
-  Espalier__V1__PullResponse first = ESPALIER__V1__PULL_RESPONSE__INIT;
-  first.header = &header;
-  if (!add_message(puller, &first.base))
-    fail_memory(puller);
+  puller->is_done = puller->code != ESP_OK;
+}
+
+void esp_puller_close(struct esp_puller *puller) {
+  if (puller->got.call != NULL && esp_pull_cancel(puller->pull))
+    esp_event_cancel(&puller->got);
 }
 
 void esp_puller_done(struct esp_puller *puller) {
@@ -236,4 +282,7 @@ void esp_puller_done(struct esp_puller *puller) {
   puller->slices = NULL;
   puller->slices_capacity = 0;
   esp_page_done(&puller->page);
+  esp_free(puller->have);
+  puller->have = NULL;
+  esp_decoded_done(&puller->request);
 }

@@ -8,15 +8,21 @@
 #include "engine/engine.h"
 #include "rpc/call.h"
 
-/*  begin --> step --> (awaits a pin --> step)... --> wrote a message --writable--> step ... --> is_done */
+/*  begin --> step --> (awaits the header or a pin --> step)... --> wrote a message --writable--> step ... --> is_done
+ */
 struct esp_puller {
-  struct esp_call *call; /* NULL before begin */
-  struct esp_pull *pull; /* owned */
-  struct esp_event got;  /* the engine's callback; armed while a pin is awaited */
-  struct esp_pin pin;    /* the tensor that is being sent, where has_pin */
+  struct esp_call *call;         /* NULL before begin */
+  struct esp_decoded request;    /* owned: the engine borrows from it */
+  struct esp_have *have;         /* owned, likewise */
+  struct esp_pull *pull;         /* owned */
+  struct esp_event got;          /* the engine's callback; armed while the header or a pin is awaited */
+  struct esp_pull_header header; /* until it was written */
+  bool has_header;
+  struct esp_pin pin; /* the tensor that is being sent, where has_pin */
   bool has_pin;
   uint64_t offset;      /* in it */
   uint64_t sent;        /* tensors, as a whole */
+  uint64_t unchanged;   /* tensors that the client has already */
   struct esp_page page; /* bytes of the message since the last slice */
   grpc_slice *slices;   /* of the message so far */
   size_t slices_len;
@@ -25,15 +31,18 @@ struct esp_puller {
   bool is_done;       /* all was written, or code says what went wrong */
   enum esp_code code;
   struct esp_status st;
-  void (*changed)(struct esp_puller *puller); /* a pin came and was dealt with: it may be done now */
+  void (*changed)(struct esp_puller *puller); /* what was awaited came and was dealt with: it may be done now */
 };
 
-/* Resolves the request. On failure the puller is done with that code. */
-void esp_puller_begin(struct esp_puller *puller, struct esp_call *call, const Espalier__V1__PullRequest *request,
-                      void (*changed)(struct esp_puller *puller));
+/* Resolves the request, which lies in `decoded` and is taken over with it in any case. On failure the puller is done
+ * with that code. */
+void esp_puller_begin(struct esp_puller *puller, struct esp_call *call, struct esp_decoded *decoded,
+                      const Espalier__V1__PullRequest *request, void (*changed)(struct esp_puller *puller));
 /* Goes on until a message was written, a pin has to be waited for, or it is done. To be called after begin and whenever
  * the call is writable. */
 void esp_puller_step(struct esp_puller *puller);
+/* The client has gone: what it waited for in a queue is waited for no more. */
+void esp_puller_close(struct esp_puller *puller);
 /* Idempotent; not while a pin is awaited. */
 void esp_puller_done(struct esp_puller *puller);
 

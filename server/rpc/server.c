@@ -1,33 +1,33 @@
-/* The gRPC server: addresses, completion queues with a thread each, and the list of calls that live.
+/* The gRPC server: completion queues with a thread each, and the list of calls that live.
  *
- * Happy path: each queue has a few calls posted that take whatever method comes; one that is taken is replaced at once.
+ * Happy path: connections come from accept.c and are given to gRPC as sockets (which 1.51 takes without TLS only:
+ * sockets with TLS will need another way in). Each queue has a few calls posted that take whatever method comes; one
+ * that is taken is replaced at once.
  * A queue's thread hands every event to its call. At the shutdown gRPC takes no new calls, the calls that live are
  * told, and `done` is called when gRPC has ended and the last call's memory is freed.
  *
  * How it fails: an address that can't be bound fails esp_rpc_server_new, which takes down what it had begun. Without
  * memory for a posted call the queue's thread tries again after its next event. */
 #include <grpc/grpc.h>
+#include <grpc/grpc_posix.h>
 #include <grpc/grpc_security.h>
-#include <limits.h>
+#include <grpc/support/alloc.h>
 #include <pthread.h>
 #include <stdio.h>
-#include <string.h>
-#include <sys/stat.h>
 
 #include "base/alloc.h"
 #include "base/check.h"
 #include "base/env.h"
+#include "rpc/accept.h"
 #include "rpc/call.h"
-#include "rpc/listen.h"
+#include "rpc/inflow.h"
+#include "rpc/methods.h"
 #include "rpc/rpc.h"
-#include "wire/wire.h"
 
-#define SLOTS_PER_QUEUE 4          /* calls that may arrive before a thread looks */
-#define MESSAGE_SLACK (64u << 10)  /* what a message may hold beside a chunk of the full size */
-#define PING_INTERVAL_MIN_MS 1000  /* clients may ping so often, with calls or without */
-#define KEEPALIVE_MS 60000         /* after which a silent connection is asked for a sign of life, */
-#define KEEPALIVE_TIMEOUT_MS 30000 /* and how long that may take: a host that vanished does not leave calls behind */
-#define WATCH_MS 250               /* how often stalled writes, idle connections and memory for slots are looked for */
+#define SLOTS_PER_QUEUE 4             /* calls that may arrive before a thread looks */
+#define PING_INTERVAL_MIN_MS 1000     /* clients may ping so often, with calls or without */
+#define STREAM_WINDOW_BYTES (4 << 20) /* what a client may send on a stream before anybody reads it */
+#define WATCH_MS 100 /* how often stalled writes, idle connections and memory for slots are looked for */
 
 struct queue {
   struct esp_rpc_server *server;
@@ -40,20 +40,24 @@ struct queue {
 
 struct esp_rpc_server {
   struct esp_engine *engine;
+  struct esp_rpc_options options; /* listen is not kept */
+  struct esp_accept *accept;
+  grpc_server_credentials *creds; /* of connections: none */
   grpc_server *grpc;
   struct queue *queues;
   size_t queues_len;
-  char **addresses; /* with the real ports */
-  size_t addresses_len;
-  uint64_t stall_timeout_ms; /* of options */
-  struct esp_tag shutdown;   /* gRPC has ended */
-  pthread_mutex_t mutex;     /* of what follows */
-  struct esp_call *live;     /* calls that were accepted and hold a grpc_call */
-  uint64_t live_len;         /* calls that were accepted and are not freed: a little longer */
-  bool is_shutting_down;     /* esp_rpc_server_shutdown was called */
-  bool is_grpc_done;         /* gRPC has ended */
+  struct esp_tag shutdown; /* gRPC has ended */
+  pthread_mutex_t mutex;   /* of what follows */
+  struct esp_call *live;   /* calls that were accepted and hold a grpc_call */
+  uint64_t calls;          /* that were accepted so far */
+  struct esp_inflows inflows;
+  uint64_t live_len;     /* calls that were accepted and are not freed: a little longer */
+  uint64_t early_len;    /* those among `live` that were accepted before the shutdown */
+  bool is_shutting_down; /* esp_rpc_server_shutdown was called */
+  bool is_ending;        /* and gRPC was told */
+  bool is_grpc_done;     /* gRPC has ended */
   bool is_done_called;
-  bool was_idle;            /* at the last look the shutdown had begun and no call lived */
+  bool was_idle;            /* at the last look the shutdown had begun and no early call lived */
   void (*done)(void *data); /* of esp_rpc_server_shutdown */
   void *done_data;
 };
@@ -79,6 +83,9 @@ void esp_rpc_server_forget(struct esp_rpc_server *server, struct esp_call *call)
     server->live = call->live_next;
   if (call->live_next != NULL)
     call->live_next->live_prev = call->live_prev;
+  if (call->connection >= 0)
+    esp_inflows_leave(&server->inflows, call->connection);
+  server->early_len -= call->is_early;
   pthread_mutex_unlock(&server->mutex);
 }
 
@@ -86,6 +93,27 @@ void esp_rpc_server_freed(struct esp_rpc_server *server) {
   pthread_mutex_lock(&server->mutex);
   server->live_len--;
   unlock_and_check_done(server);
+}
+
+/* The socket that a call came on: gRPC names the peer after it, since it got nothing else. -1: unknown. */
+static int connection_of(const struct esp_call *call) {
+  char *peer = grpc_call_get_peer(call->grpc);
+  int connection = -1;
+  if (peer != NULL && sscanf(peer, "fd:%d", &connection) != 1)
+    connection = -1;
+  gpr_free(peer);
+  return connection;
+}
+
+/* Counts the call on its connection. */
+static void enter(struct esp_rpc_server *server, struct esp_call *call) {
+  int connection = connection_of(call);
+  pthread_mutex_lock(&server->mutex);
+  uint64_t calls = connection < 0 ? 0 : esp_inflows_enter(&server->inflows, connection);
+  call->connection = calls == 0 ? -1 : connection;
+  call->is_beyond = calls > server->options.max_streams;
+  call->number = ++server->calls;
+  pthread_mutex_unlock(&server->mutex);
 }
 
 /* Adds the call to those that live; true where the shutdown has begun, which it has to be told then. */
@@ -97,6 +125,8 @@ static bool remember(struct esp_rpc_server *server, struct esp_call *call) {
   server->live = call;
   server->live_len++;
   call->is_drained = server->is_shutting_down;
+  call->is_early = !server->is_shutting_down;
+  server->early_len += call->is_early;
   pthread_mutex_unlock(&server->mutex);
   return call->is_drained;
 }
@@ -108,6 +138,7 @@ static void accept_call(struct esp_tag *tag, bool ok) {
     if (server->queues[i].grpc == call->queue)
       atomic_fetch_sub(&server->queues[i].slots, 1);
   if (ok) {
+    enter(server, call);
     esp_call_begin(call);
     if (remember(server, call))
       esp_call_drain(call);
@@ -115,12 +146,12 @@ static void accept_call(struct esp_tag *tag, bool ok) {
   esp_call_unref(call);
 }
 
-/* Posts calls until the queue has its share; once the shutdown has begun gRPC gives them back as failed. */
+/* Posts calls until the queue has its share; in the end gRPC gives them back as failed. */
 static void post_slots(struct queue *queue) {
   struct esp_rpc_server *server = queue->server;
   while (atomic_load(&queue->slots) < SLOTS_PER_QUEUE) {
     pthread_mutex_lock(&server->mutex);
-    bool is_late = server->is_shutting_down;
+    bool is_late = server->is_ending;
     pthread_mutex_unlock(&server->mutex);
     struct esp_call *call = is_late ? NULL : esp_call_new(server, server->engine, queue->grpc);
     if (call == NULL)
@@ -142,23 +173,57 @@ static void post_slots(struct queue *queue) {
 static void cancel_stalled(struct esp_rpc_server *server, uint64_t now) {
   pthread_mutex_lock(&server->mutex);
   for (struct esp_call *call = server->live; call != NULL; call = call->live_next)
-    if (esp_call_is_stalled(call, now - server->stall_timeout_ms))
+    if (esp_call_is_stalled(call, now - server->options.stall_timeout_ms))
       (void)grpc_call_cancel_with_status(call->grpc, GRPC_STATUS_DEADLINE_EXCEEDED,
                                          "nothing of a reply was taken for so long (--stall-timeout)", NULL);
   pthread_mutex_unlock(&server->mutex);
 }
 
-/* Once the last call has ended, connections are closed without waiting for their clients to agree: a client that is
- * idle may not look at its socket for seconds. The second look finds what the first has found, so that the last replies
- * have left. */
+/* Cancels the calls of connections on which a message comes in that is longer than it may be. */
+static void cancel_endless(struct esp_rpc_server *server) {
+  uint64_t bytes_max = server->options.max_message + STREAM_WINDOW_BYTES;
+  pthread_mutex_lock(&server->mutex);
+  esp_inflows_begin(&server->inflows);
+  for (struct esp_call *call = server->live; call != NULL; call = call->live_next)
+    if (call->connection >= 0)
+      esp_inflows_add(&server->inflows, call->connection, call->number, atomic_load(&call->moved));
+  esp_inflows_end(&server->inflows, bytes_max, esp_inflow_received);
+  for (struct esp_call *call = server->live; call != NULL; call = call->live_next)
+    if (call->connection >= 0 && esp_inflows_is_endless(&server->inflows, call->connection))
+      (void)grpc_call_cancel_with_status(call->grpc, GRPC_STATUS_RESOURCE_EXHAUSTED,
+                                         "a message is longer than --max-message", NULL);
+  pthread_mutex_unlock(&server->mutex);
+}
+
+static void end_grpc(struct esp_tag *tag, bool ok) {
+  (void)ok;
+  struct esp_rpc_server *server = (struct esp_rpc_server *)((char *)tag - offsetof(struct esp_rpc_server, shutdown));
+  pthread_mutex_lock(&server->mutex);
+  server->is_grpc_done = true;
+  unlock_and_check_done(server);
+}
+
+/* Closes all connections without waiting for their clients to agree: one that is idle may not look at its socket for
+ * seconds. Once; by the first queue's thread, or for it. */
+static void close_connections(struct esp_rpc_server *server) {
+  server->shutdown.complete = end_grpc;
+  esp_tag_arm(&server->shutdown);
+  grpc_server_shutdown_and_notify(server->grpc, server->queues[0].grpc, &server->shutdown);
+  grpc_server_cancel_all_calls(server->grpc);
+}
+
+/* gRPC is not told of the shutdown before the calls that it found have ended, since it cancels those that come after
+ * that itself, and their clients would not know that they may try again; here they are told so. The second look finds
+ * what the first has found, so that the last replies have left. */
 static void close_idle(struct esp_rpc_server *server) {
   pthread_mutex_lock(&server->mutex);
-  bool is_idle = server->is_shutting_down && !server->is_grpc_done && server->live_len == 0;
+  bool is_idle = server->is_shutting_down && !server->is_ending && server->early_len == 0;
   bool is_due = is_idle && server->was_idle;
   server->was_idle = is_idle;
+  server->is_ending |= is_due;
   pthread_mutex_unlock(&server->mutex);
   if (is_due)
-    esp_rpc_server_cancel(server);
+    close_connections(server);
 }
 
 /* What the first queue's thread does every now and then. */
@@ -170,7 +235,8 @@ static void watch(struct queue *queue) {
     return;
   queue->watched_ms = now;
   close_idle(server);
-  if (server->stall_timeout_ms > 0 && now > server->stall_timeout_ms)
+  cancel_endless(server);
+  if (server->options.stall_timeout_ms > 0 && now > server->options.stall_timeout_ms)
     cancel_stalled(server, now);
 }
 
@@ -198,72 +264,45 @@ static grpc_arg int_arg(const char *key, int value) {
   return (grpc_arg){.type = GRPC_ARG_INTEGER, .key = (char *)key, .value.integer = value};
 }
 
-static grpc_server *create_server(unsigned max_streams) {
+static grpc_server *create_server(const struct esp_rpc_options *options) {
   grpc_arg args[] = {
-      int_arg(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, (int)(ESP_CHUNK_BYTES_MAX + MESSAGE_SLACK)),
+      int_arg(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, (int)options->max_message),
+      /* Left to measure, gRPC grows each stream's window to tens of MiB, which pushes that wait for staging then hold
+         beside --max-staged. A fixed one is as fast. */
+      int_arg(GRPC_ARG_HTTP2_BDP_PROBE, 0),
+      int_arg(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, STREAM_WINDOW_BYTES),
       /* Inflating knows no bound, so compressed messages are seen as they are, and refused. */
       int_arg(GRPC_ARG_ENABLE_PER_MESSAGE_DECOMPRESSION, 0),
       int_arg(GRPC_ARG_ENABLE_PER_MESSAGE_COMPRESSION, 0),
-      /* Two servers on one port would each get half of the workers. */
-      int_arg(GRPC_ARG_ALLOW_REUSEPORT, 0),
-      int_arg(GRPC_ARG_MAX_CONCURRENT_STREAMS, max_streams > INT_MAX ? INT_MAX : (int)max_streams),
+      int_arg(GRPC_ARG_MAX_CONCURRENT_STREAMS, (int)options->max_streams),
+      int_arg(GRPC_ARG_MAX_CONNECTION_IDLE_MS, (int)options->idle_timeout_ms),
       int_arg(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, PING_INTERVAL_MIN_MS),
       int_arg(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1),
-      int_arg(GRPC_ARG_KEEPALIVE_TIME_MS, KEEPALIVE_MS),
-      int_arg(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, KEEPALIVE_TIMEOUT_MS),
+      int_arg(GRPC_ARG_KEEPALIVE_TIME_MS, (int)options->keepalive_ms),
+      int_arg(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, (int)options->keepalive_timeout_ms),
   };
   grpc_channel_args all = {.num_args = sizeof(args) / sizeof(*args), .args = args};
   return grpc_server_create(&all, NULL);
 }
 
-static enum esp_code bind_unix(grpc_server *grpc, const char *address, grpc_server_credentials *creds,
-                               struct esp_status *st) {
-  enum esp_code code = esp_listen_clear(esp_listen_unix_path(address), st);
-  if (code != ESP_OK)
-    return code;
-  /* The file must never be there with more rights than it is to have. */
-  mode_t before = umask(0177);
-  int port = grpc_server_add_http2_port(grpc, address, creds);
-  umask(before);
-  return port != 0 ? ESP_OK : esp_fail(st, ESP_UNAVAILABLE, "can't listen on %s", address);
+/* A connection came; by the thread that accepts. */
+static void connected(void *data, int fd) {
+  struct esp_rpc_server *server = data;
+  grpc_server_add_channel_from_fd(server->grpc, fd, server->creds);
 }
 
-/* Binds one address and gives its text with the real port. */
-static enum esp_code bind_address(grpc_server *grpc, const char *address, grpc_server_credentials *creds,
-                                  char **ret_text, struct esp_status *st) {
-  if (esp_listen_unix_path(address) != NULL) {
-    enum esp_code code = bind_unix(grpc, address, creds, st);
-    if (code == ESP_OK && (*ret_text = esp_strdup(address)) == NULL)
-      code = esp_fail(st, ESP_RESOURCE_EXHAUSTED, "no memory for an address");
-    return code;
-  }
-  int port = grpc_server_add_http2_port(grpc, address, creds);
-  if (port == 0)
-    return esp_fail(st, ESP_UNAVAILABLE, "can't listen on %s: the port is taken, or the address is not of this machine",
-                    address);
-  size_t host_len = (size_t)(strrchr(address, ':') - address);
-  size_t size = host_len + sizeof(":65535");
-  char *text = esp_malloc(size);
-  if (text == NULL)
-    return esp_fail(st, ESP_RESOURCE_EXHAUSTED, "no memory for an address");
-  (void)snprintf(text, size, "%.*s:%d", (int)host_len, address, port);
-  *ret_text = text;
-  return ESP_OK;
-}
-
-static enum esp_code bind_all(struct esp_rpc_server *server, const struct esp_rpc_options *options,
-                              struct esp_status *st) {
-  server->addresses = esp_calloc(options->listen_len, sizeof(*server->addresses));
-  if (server->addresses == NULL)
-    return esp_fail(st, ESP_RESOURCE_EXHAUSTED, "no memory for addresses");
-  grpc_server_credentials *creds = grpc_insecure_server_credentials_create();
-  enum esp_code code = ESP_OK;
-  for (size_t i = 0; i < options->listen_len && code == ESP_OK; i++) {
-    code = bind_address(server->grpc, options->listen[i], creds, &server->addresses[i], st);
-    server->addresses_len += code == ESP_OK;
-  }
-  grpc_server_credentials_release(creds);
-  return code;
+static enum esp_code make_accept(struct esp_rpc_server *server, const struct esp_rpc_options *options,
+                                 struct esp_status *st) {
+  const struct esp_accept_options wanted = {
+      .listen = options->listen,
+      .listen_len = options->listen_len,
+      .connections_max = options->max_connections,
+      .stall_timeout_ms = options->stall_timeout_ms,
+      .user_timeout_ms = options->keepalive_timeout_ms,
+      .connected = connected,
+      .data = server,
+  };
+  return esp_accept_new(&wanted, &server->accept, st);
 }
 
 static enum esp_code make_queues(struct esp_rpc_server *server, unsigned threads, struct esp_status *st) {
@@ -291,14 +330,6 @@ static enum esp_code start_threads(struct esp_rpc_server *server, struct esp_sta
   return ESP_OK;
 }
 
-static void end_grpc(struct esp_tag *tag, bool ok) {
-  (void)ok;
-  struct esp_rpc_server *server = (struct esp_rpc_server *)((char *)tag - offsetof(struct esp_rpc_server, shutdown));
-  pthread_mutex_lock(&server->mutex);
-  server->is_grpc_done = true;
-  unlock_and_check_done(server);
-}
-
 static void set_flag(void *data) {
   atomic_store((_Atomic bool *)data, true);
 }
@@ -308,7 +339,12 @@ static void abandon(struct esp_rpc_server *server) {
   if (server->queues_len > 0) {
     _Atomic bool is_done = false;
     esp_rpc_server_shutdown(server, set_flag, &is_done);
-    esp_rpc_server_cancel(server);
+    pthread_mutex_lock(&server->mutex);
+    bool is_due = !server->is_ending;
+    server->is_ending = true;
+    pthread_mutex_unlock(&server->mutex);
+    if (is_due)
+      close_connections(server);
     while (!atomic_load(&is_done))
       for (size_t i = 0; i < server->queues_len; i++)
         if (!server->queues[i].has_thread)
@@ -325,16 +361,20 @@ enum esp_code esp_rpc_server_new(const struct esp_rpc_options *options, struct e
     return esp_fail(st, ESP_RESOURCE_EXHAUSTED, "no memory for a server");
   grpc_init();
   server->engine = engine;
-  server->stall_timeout_ms = options->stall_timeout_ms;
+  server->options = *options;
+  server->options.listen = NULL;
   pthread_mutex_init(&server->mutex, NULL);
-  server->grpc = create_server(options->max_streams);
+  server->grpc = create_server(options);
+  server->creds = grpc_insecure_server_credentials_create();
   enum esp_code code = make_queues(server, options->threads, st);
   if (code == ESP_OK)
-    code = bind_all(server, options, st);
+    code = make_accept(server, options, st);
   if (code == ESP_OK) {
     grpc_server_start(server->grpc);
     code = start_threads(server, st);
   }
+  if (code == ESP_OK)
+    code = esp_accept_start(server->accept, st);
   if (code != ESP_OK) {
     abandon(server);
     return code;
@@ -344,8 +384,19 @@ enum esp_code esp_rpc_server_new(const struct esp_rpc_options *options, struct e
 }
 
 size_t esp_rpc_server_addresses(const struct esp_rpc_server *server, const char *const **ret) {
-  *ret = (const char *const *)server->addresses;
-  return server->addresses_len;
+  return esp_accept_addresses(server->accept, ret);
+}
+
+const struct esp_rpc_options *esp_rpc_server_options(const struct esp_rpc_server *server) {
+  return &server->options;
+}
+
+void esp_rpc_server_stat(struct esp_rpc_server *server, struct esp_rpc_stat *ret) {
+  struct esp_accept_stat stat;
+  esp_accept_stat(server->accept, &stat);
+  pthread_mutex_lock(&server->mutex);
+  *ret = (struct esp_rpc_stat){stat.connections, stat.connections_max, stat.refused, server->live_len};
+  pthread_mutex_unlock(&server->mutex);
 }
 
 /* ---- the end ---- */
@@ -371,9 +422,8 @@ void esp_rpc_server_shutdown(struct esp_rpc_server *server, void (*done)(void *d
   server->done = done;
   server->done_data = data;
   pthread_mutex_unlock(&server->mutex);
-  server->shutdown.complete = end_grpc;
-  esp_tag_arm(&server->shutdown);
-  grpc_server_shutdown_and_notify(server->grpc, server->queues[0].grpc, &server->shutdown);
+  if (server->accept != NULL)
+    esp_accept_stop(server->accept); /* before gRPC's shutdown, which takes no connections any more */
   for (struct esp_call *call; (call = next_to_drain(server)) != NULL;) {
     esp_call_drain(call);
     esp_call_unref(call);
@@ -381,7 +431,10 @@ void esp_rpc_server_shutdown(struct esp_rpc_server *server, void (*done)(void *d
 }
 
 void esp_rpc_server_cancel(struct esp_rpc_server *server) {
-  grpc_server_cancel_all_calls(server->grpc);
+  pthread_mutex_lock(&server->mutex);
+  for (struct esp_call *call = server->live; call != NULL; call = call->live_next)
+    (void)grpc_call_cancel_with_status(call->grpc, GRPC_STATUS_UNAVAILABLE, ESP_SHUTDOWN_TEXT, NULL);
+  pthread_mutex_unlock(&server->mutex);
 }
 
 void esp_rpc_server_free(struct esp_rpc_server *server) {
@@ -400,9 +453,9 @@ void esp_rpc_server_free(struct esp_rpc_server *server) {
   for (size_t i = 0; i < server->queues_len; i++)
     grpc_completion_queue_destroy(server->queues[i].grpc);
   esp_free(server->queues);
-  for (size_t i = 0; i < server->addresses_len; i++)
-    esp_free(server->addresses[i]);
-  esp_free(server->addresses);
+  grpc_server_credentials_release(server->creds);
+  esp_accept_free(server->accept);
+  esp_inflows_done(&server->inflows);
   pthread_mutex_destroy(&server->mutex);
   esp_free(server);
   /* Blocks until gRPC has let go of every slice, so that no tensor is held when this returns. */

@@ -93,7 +93,8 @@ static bool answer_first(struct stream *stream) {
 
 /* Reads on where that is due: nothing is held, and not too much is unanswered. */
 static void read_on(struct stream *stream) {
-  if (!stream->may_read || stream->is_holding || stream->has_ended || stream->entries_len >= ESP_IN_FLIGHT_MAX ||
+  uint64_t entries_max = esp_rpc_server_options(stream->call->server)->max_in_flight;
+  if (!stream->may_read || stream->is_holding || stream->has_ended || stream->entries_len >= entries_max ||
       esp_call_is_over(stream->call))
     return;
   stream->may_read = false;
@@ -175,7 +176,7 @@ static void begin_pull(struct stream *stream, const Espalier__V1__PullRequest *r
   struct entry *entry = add_entry(stream, false);
   if (entry == NULL)
     return;
-  esp_puller_begin(&entry->puller, stream->call, request, puller_changed);
+  esp_puller_begin(&entry->puller, stream->call, &stream->request, request, puller_changed);
   if (entry->puller.is_done)
     stream->has_ended = true;
 }
@@ -286,6 +287,8 @@ static void closed(struct esp_call *call) {
   if (stream->receiving != NULL)
     esp_intake_drop(&stream->receiving->intake);
   stream->receiving = NULL;
+  if (stream->first != NULL && !stream->first->is_push) /* no other pull has begun */
+    esp_puller_close(&stream->first->puller);
 }
 
 static void release(struct esp_call *call) {

@@ -5,7 +5,8 @@
  * neighbours finds every conflict). Then memory is taken for all of it; then new leaves are merged into the sorted
  * arrays from the back, in place. For n leaves in the tree and m in the batch that is n + m log m.
  *
- * It fails with INVALID_ARGUMENT naming the leaf, or RESOURCE_EXHAUSTED. */
+ * It fails with INVALID_ARGUMENT naming the leaf, FAILED_PRECONDITION for one that was removed, or RESOURCE_EXHAUSTED.
+ */
 #include <espalier/status.h>
 
 #include <stdio.h>
@@ -23,13 +24,6 @@ struct fresh {
   uint32_t index; /* in the batch */
   uint32_t at;    /* leaves of the tree that come before it */
 };
-
-/* The text of a shape, dtype and kind. */
-struct known {
-  const struct esp_leaf_new *leaf; /* that has them */
-  const char *text;                /* NULL: the slot is free */
-};
-#define KNOWN_LEN 64
 
 struct adding {
   struct esp_edit *edit;            /* borrowed */
@@ -131,11 +125,7 @@ static const char *kind_name(enum esp_kind kind) {
 static enum esp_code leaf_join(const struct adding *add, const struct esp_leaf *leaf, const struct esp_leaf_new *other,
                                struct esp_status *st) {
   const struct esp_place *place = esp_layout_place(esp_edit_now(add->edit), leaf);
-  struct esp_shape shape = place->shape;
-  if (leaf->view == ESP_VIEW_TRANSPOSE) {
-    shape.dims[0] = place->shape.dims[1];
-    shape.dims[1] = place->shape.dims[0];
-  }
+  struct esp_shape shape = esp_layout_shape(esp_edit_now(add->edit), leaf);
   if (esp_shape_equal(&shape, &other->shape) && place->dtype == other->dtype && leaf->kind == other->kind) {
     return ESP_OK;
   }
@@ -159,6 +149,11 @@ static enum esp_code fresh_note(struct adding *add, const struct esp_sort_item *
     return leaf_conflict(item, "above", after->path, after->path_len, st);
   }
   const struct esp_leaf_new *leaf = &add->batch[item->index];
+  if (!leaf->again && esp_layout_is_removed(layout, item->path, item->path_len)) {
+    char text[ESP_PATH_TEXT_MAX];
+    return esp_fail(st, ESP_FAILED_PRECONDITION, "leaf \"%s\" was removed: it does not come back by being declared",
+                    esp_path_print(item->path, item->path_len, text, sizeof text));
+  }
   uint64_t elements = 0;
   uint64_t bytes = 0;
   ESP_CHECK(esp_shape_bytes(&leaf->shape, leaf->dtype, &elements, &bytes, NULL) == ESP_OK);
@@ -203,45 +198,12 @@ static enum esp_code adding_match(struct adding *add, struct esp_status *st) {
   return ESP_OK;
 }
 
-/* Makes an array longer; false without memory. */
-static bool lengthen(void *array, size_t len, size_t size) {
-  void *old;
-  memcpy(&old, array, sizeof old);
-  size_t bytes;
-  if (__builtin_mul_overflow(len, size, &bytes)) {
-    return false;
-  }
-  void *new = esp_realloc(old, bytes);
-  if (new) {
-    memcpy(array, &new, sizeof new);
-  }
-  return new != NULL;
-}
-
-/* What the diff says of a new leaf: `f32 [64, 32]`. A tree has few shapes, so those met lately are kept in `known`. */
-static const char *leaf_text(struct esp_arena *texts, const struct esp_leaf_new *leaf, struct known known[KNOWN_LEN]) {
-  uint64_t hash = (uint64_t)leaf->dtype * 2 + leaf->kind;
-  for (unsigned i = 0; i < leaf->shape.rank; i++) {
-    hash = (hash + leaf->shape.dims[i]) * UINT64_C(0x9e3779b97f4a7c15);
-  }
-  struct known *slot = &known[hash >> 32 & (KNOWN_LEN - 1)];
-  if (!slot->text || slot->leaf->dtype != leaf->dtype || slot->leaf->kind != leaf->kind ||
-      !esp_shape_equal(&slot->leaf->shape, &leaf->shape)) {
-    char shape[ESP_SHAPE_TEXT_MAX];
-    char text[ESP_SHAPE_TEXT_MAX + 16];
-    int len = snprintf(text, sizeof text, "%s %s%s", esp_dtype_name(leaf->dtype), esp_shape_print(&leaf->shape, shape),
-                       kind_name(leaf->kind));
-    *slot = (struct known){.leaf = leaf, .text = esp_arena_strndup(texts, text, (size_t)len)};
-  }
-  return slot->text;
-}
-
 /* The lines of the diff, all but the paths. */
 static bool lines_prepare(struct adding *add) {
   struct esp_edit *edit = add->edit;
-  struct known known[KNOWN_LEN] = {0};
   for (size_t i = 0; i < add->fresh_len; i++) {
-    const char *to = leaf_text(&edit->memory->texts, &add->batch[add->fresh[i].index], known);
+    const struct esp_leaf_new *leaf = &add->batch[add->fresh[i].index];
+    const char *to = esp_edit_leaf_text(edit, &leaf->shape, leaf->dtype, leaf->kind);
     if (!to) {
       return false;
     }
@@ -253,8 +215,10 @@ static bool lines_prepare(struct adding *add) {
 /* All the memory that merging takes. */
 static bool merge_prepare(struct adding *add) {
   struct esp_edit *edit = add->edit;
-  if (!esp_edit_own(edit) || !esp_edit_reserve_pending(edit, add->groups_len) ||
-      !esp_edit_reserve_changes(edit, add->groups_len + add->fresh_len)) {
+  if (!esp_edit_own(edit) || !esp_edit_reserve_groups(edit, add->groups_len) ||
+      !esp_edit_reserve_changes(edit, add->groups_len + add->fresh_len) ||
+      !esp_grow((void **)&edit->marks, &edit->marks_capacity, edit->layout->params_len + add->fresh_len,
+                sizeof *edit->marks)) {
     return false;
   }
   struct esp_layout *layout = edit->layout;
@@ -262,9 +226,9 @@ static bool merge_prepare(struct adding *add) {
   add->text_end = text ? text + add->text_bytes : NULL;
   add->remap = esp_malloc_array(layout->params_len, sizeof *add->remap);
   return text && add->remap && lines_prepare(add) &&
-         lengthen(&layout->leaves, layout->leaves_len + add->fresh_len, sizeof *layout->leaves) &&
-         lengthen(&layout->params, layout->params_len + add->fresh_len, sizeof *layout->params) &&
-         lengthen(&layout->by_id, layout->leaf_id_next + add->fresh_len, sizeof *layout->by_id);
+         esp_edit_lengthen(&layout->leaves, layout->leaves_len + add->fresh_len, sizeof *layout->leaves) &&
+         esp_edit_lengthen(&layout->params, layout->params_len + add->fresh_len, sizeof *layout->params) &&
+         esp_edit_lengthen(&layout->by_id, layout->leaf_id_next + add->fresh_len, sizeof *layout->by_id);
 }
 
 static const char *text_put(struct adding *add, const char *text, size_t len) {
@@ -293,9 +257,11 @@ static void fresh_put(struct adding *add, size_t fresh, size_t at, size_t param,
                                          .path_len = (uint32_t)leaf->path_len,
                                          .param = (uint32_t)param,
                                          .changed_epoch = layout->epoch,
+                                         .path_epoch = layout->epoch,
                                          .tag = text_put_again(add, leaf->tag, &add->tag),
                                          .kind = leaf->kind,
-                                         .view = ESP_VIEW_IDENTITY};
+                                         .view = ESP_VIEW_IDENTITY,
+                                         .detached = leaf->detached && leaf->kind == ESP_KIND_TRAINED};
   layout->params[param] = (struct esp_place){.id = param_id,
                                              .primary = (uint32_t)at,
                                              .leaves_len = 1,
@@ -308,8 +274,10 @@ static void fresh_put(struct adding *add, size_t fresh, size_t at, size_t param,
   change->path = path;
   layout->trained_len += leaf->kind == ESP_KIND_TRAINED;
   layout->frozen_len += leaf->frozen;
+  layout->detached_len += layout->leaves[at].detached;
   if (*leaf->group) {
-    esp_edit_add_pending(edit, path, leaf->path_len, text_put_again(add, leaf->group, &add->group), true);
+    const char *group = text_put_again(add, leaf->group, &add->group);
+    esp_pendings_add(&edit->groups, path, leaf->path_len, &(struct esp_pending){.text = group, .because = ""});
   }
 }
 
@@ -358,6 +326,8 @@ static void merge_finish(struct adding *add) {
     layout->by_id[leaf->id] = (uint32_t)i + 1;
   }
   edit->changes_len += add->fresh_len;
+  esp_layout_forget_removed(layout);
+  edit->ring_len = 0;
   edit->groups_stale = true;
   edit->changed = true;
 }
@@ -376,6 +346,9 @@ enum esp_code esp_edit_add(struct esp_edit *edit, const struct esp_leaf_new *lea
                            bool *ret_added, struct esp_status *st) {
   if (len == 0) {
     return ESP_OK;
+  }
+  if (edit->params_stale) {
+    esp_edit_settle(edit);
   }
   struct adding add = {.edit = edit, .batch = leaves, .len = len, .bytes = esp_edit_now(edit)->leaf_bytes};
   enum esp_code code = adding_sort(&add, st);

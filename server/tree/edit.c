@@ -8,6 +8,7 @@
  * and either way the edit can't be finished: a transaction is applied as a whole or not at all. */
 #include <espalier/status.h>
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -53,8 +54,12 @@ void esp_edit_free(struct esp_edit *edit) {
   esp_text_blocks_free(edit->texts);
   esp_free(edit->changes);
   diff_memory_free(edit->memory);
-  esp_free(edit->pending_items);
-  esp_free(edit->pending);
+  esp_free(edit->known);
+  esp_pendings_done(&edit->groups);
+  esp_pendings_done(&edit->tags);
+  esp_free(edit->kept);
+  esp_free(edit->marks);
+  esp_free(edit->ring);
   esp_free(edit);
 }
 
@@ -70,13 +75,64 @@ bool esp_edit_own(struct esp_edit *edit) {
     }
     edit->layout->epoch = edit->base->epoch + 1;
     edit->assignments_capacity = edit->layout->assignments_len;
+    edit->tags_capacity = edit->layout->tags_len;
   }
-  return true;
+  return esp_grow((void **)&edit->marks, &edit->marks_capacity, edit->layout->params_len, sizeof *edit->marks);
 }
 
 bool esp_edit_reserve_changes(struct esp_edit *edit, size_t n) {
-  return esp_grow((void **)&edit->changes, &edit->changes_capacity, edit->changes_len + edit->pending_len + n,
-                  sizeof *edit->changes);
+  return esp_grow((void **)&edit->changes, &edit->changes_capacity,
+                  edit->changes_len + edit->groups.len + edit->tags.len + edit->kept_len + n, sizeof *edit->changes);
+}
+
+struct esp_change *esp_edit_add_change(struct esp_edit *edit, const struct esp_change *change) {
+  ESP_CHECK(edit->changes_len < edit->changes_capacity);
+  edit->changes[edit->changes_len] = *change;
+  return &edit->changes[edit->changes_len++];
+}
+
+const char *esp_edit_text(struct esp_edit *edit, const char *text, size_t len) {
+  char *copy = esp_text_block_new(&edit->texts, len + 1);
+  if (copy) {
+    memcpy(copy, text, len);
+    copy[len] = '\0';
+  }
+  return copy;
+}
+
+const char *esp_edit_leaf_text(struct esp_edit *edit, const struct esp_shape *shape, enum esp_dtype dtype,
+                               enum esp_kind kind) {
+  if (!edit->known && !(edit->known = esp_calloc(ESP_KNOWN_LEN, sizeof *edit->known))) {
+    return NULL;
+  }
+  uint64_t hash = (uint64_t)dtype * 2 + kind;
+  for (unsigned i = 0; i < shape->rank; i++) {
+    hash = (hash + shape->dims[i]) * UINT64_C(0x9e3779b97f4a7c15);
+  }
+  struct esp_known *slot = &edit->known[hash >> 32 & (ESP_KNOWN_LEN - 1)];
+  if (!slot->text || slot->dtype != dtype || slot->kind != kind || !esp_shape_equal(&slot->shape, shape)) {
+    char dims[ESP_SHAPE_TEXT_MAX];
+    char text[ESP_SHAPE_TEXT_MAX + 16];
+    int len = snprintf(text, sizeof text, "%s %s%s", esp_dtype_name(dtype), esp_shape_print(shape, dims),
+                       kind == ESP_KIND_BUFFER ? " buffer" : "");
+    *slot = (struct esp_known){.shape = *shape, .dtype = dtype, .kind = kind};
+    slot->text = esp_arena_strndup(&edit->memory->texts, text, (size_t)len);
+  }
+  return slot->text;
+}
+
+bool esp_edit_lengthen(void *array, size_t len, size_t size) {
+  void *old;
+  memcpy(&old, array, sizeof old);
+  size_t bytes;
+  if (__builtin_mul_overflow(len, size, &bytes)) {
+    return false;
+  }
+  void *new = esp_realloc(old, bytes);
+  if (new) {
+    memcpy(array, &new, sizeof new);
+  }
+  return new != NULL;
 }
 
 enum esp_code esp_edit_failed(struct esp_edit *edit, enum esp_code code) {
@@ -150,8 +206,7 @@ static void marks_note(const struct marks *marks, struct esp_edit *edit, const s
     if (first == 0) {
       continue;
     }
-    struct esp_change *change = &edit->changes[edit->changes_len++];
-    *change = *line;
+    struct esp_change *change = esp_edit_add_change(edit, line);
     change->leaf_id = leaf->id;
     change->path = leaf->path;
     change->because = selected < sel->len && sel->leaves[selected] == i ? "" : layout->leaves[first - 1].path;
@@ -195,17 +250,57 @@ enum esp_code esp_edit_freeze(struct esp_edit *edit, const struct esp_selection 
   return ESP_OK;
 }
 
-enum esp_code esp_edit_touch_value(struct esp_edit *edit, const struct esp_selection *sel, struct esp_status *st) {
+enum esp_code esp_edit_touch(struct esp_edit *edit, const struct esp_selection *sel, const char *field, const char *to,
+                             struct esp_status *st) {
   if (sel->len == 0) {
     return ESP_OK;
+  }
+  const char *text = esp_arena_strndup(&edit->memory->texts, to, strlen(to));
+  if (!text) {
+    return esp_edit_failed(edit, esp_fail(st, ESP_RESOURCE_EXHAUSTED, "no memory for a diff"));
   }
   struct marks marks;
   enum esp_code code = marks_init(&marks, edit, sel, true, false, st);
   if (code != ESP_OK) {
     return esp_edit_failed(edit, code);
   }
-  marks_note(&marks, edit, sel, &(struct esp_change){.field = "value", .from = "", .to = "set"});
+  marks_note(&marks, edit, sel, &(struct esp_change){.field = field, .from = "", .to = text});
   esp_free(marks.first);
+  return ESP_OK;
+}
+
+enum esp_code esp_edit_detach(struct esp_edit *edit, const struct esp_selection *sel, bool detached,
+                              struct esp_status *st) {
+  const struct esp_layout *now = esp_edit_now(edit);
+  size_t lines = 0;
+  for (size_t i = 0; i < sel->len; i++) {
+    ESP_CHECK(sel->leaves[i] < now->leaves_len);
+    const struct esp_leaf *leaf = &now->leaves[sel->leaves[i]];
+    lines += leaf->kind == ESP_KIND_TRAINED && leaf->detached != detached;
+  }
+  if (lines == 0) {
+    return ESP_OK;
+  }
+  if (!esp_edit_own(edit) || !esp_edit_reserve_changes(edit, lines)) {
+    return esp_edit_failed(edit, esp_fail(st, ESP_RESOURCE_EXHAUSTED, "no memory for a change of %zu leaves", lines));
+  }
+  const char *words[] = {"false", "true"};
+  struct esp_layout *layout = edit->layout;
+  for (size_t i = 0; i < sel->len; i++) {
+    struct esp_leaf *leaf = &layout->leaves[sel->leaves[i]];
+    if (leaf->kind == ESP_KIND_TRAINED && leaf->detached != detached) {
+      esp_edit_add_change(edit, &(struct esp_change){.leaf_id = leaf->id,
+                                                     .path = leaf->path,
+                                                     .field = "detached",
+                                                     .from = words[!detached],
+                                                     .to = words[detached],
+                                                     .because = ""});
+      leaf->detached = detached;
+      leaf->changed_epoch = layout->epoch;
+    }
+  }
+  layout->detached_len = detached ? layout->detached_len + lines : layout->detached_len - lines;
+  edit->changed = true;
   return ESP_OK;
 }
 

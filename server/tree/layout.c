@@ -76,6 +76,10 @@ void esp_layout_unref(struct esp_layout *layout) {
   esp_free(layout->by_id);
   esp_free(layout->groups);
   esp_free(layout->assignments);
+  esp_free(layout->tags);
+  esp_free(layout->selections);
+  esp_free(layout->removed);
+  esp_free(layout->gone);
   esp_names_unref(layout->names);
   esp_free(layout);
 }
@@ -190,13 +194,18 @@ struct esp_layout *esp_layout_copy(const struct esp_layout *base) {
   layout->param_id_next = base->param_id_next;
   layout->trained_len = base->trained_len;
   layout->frozen_len = base->frozen_len;
+  layout->detached_len = base->detached_len;
   layout->elements = base->elements;
   layout->leaf_bytes = base->leaf_bytes;
   if (!array_copy(base->leaves, base->leaves_len, sizeof *base->leaves, &layout->leaves) ||
       !array_copy(base->params, base->params_len, sizeof *base->params, &layout->params) ||
       !array_copy(base->by_id, base->by_id_len, sizeof *base->by_id, &layout->by_id) ||
       !array_copy(base->groups, base->groups_len, sizeof *base->groups, &layout->groups) ||
-      !array_copy(base->assignments, base->assignments_len, sizeof *base->assignments, &layout->assignments)) {
+      !array_copy(base->assignments, base->assignments_len, sizeof *base->assignments, &layout->assignments) ||
+      !array_copy(base->tags, base->tags_len, sizeof *base->tags, &layout->tags) ||
+      !array_copy(base->selections, base->selections_len, sizeof *base->selections, &layout->selections) ||
+      !array_copy(base->removed, base->removed_len, sizeof *base->removed, &layout->removed) ||
+      !array_copy(base->gone, base->gone_len, sizeof *base->gone, &layout->gone)) {
     esp_layout_unref(layout);
     return NULL;
   }
@@ -205,6 +214,11 @@ struct esp_layout *esp_layout_copy(const struct esp_layout *base) {
   layout->by_id_len = base->by_id_len;
   layout->groups_len = base->groups_len;
   layout->assignments_len = base->assignments_len;
+  layout->tags_len = base->tags_len;
+  layout->selections_len = base->selections_len;
+  layout->removed_len = base->removed_len;
+  layout->gone_len = base->gone_len;
+  layout->gone_bytes = base->gone_bytes;
   for (size_t i = 0; i < layout->params_len; i++) {
     esp_object_ref(layout->params[i].storage);
   }
@@ -216,6 +230,18 @@ struct esp_layout *esp_layout_copy(const struct esp_layout *base) {
 
 const struct esp_leaf *esp_layout_leaf_by_id(const struct esp_layout *layout, uint64_t id) {
   return id < layout->by_id_len && layout->by_id[id] != 0 ? &layout->leaves[layout->by_id[id] - 1] : NULL;
+}
+
+int esp_gone_compare(const void *a, const void *b) {
+  const struct esp_leaf_gone *x = a;
+  const struct esp_leaf_gone *y = b;
+  return x->id < y->id ? -1 : x->id > y->id;
+}
+
+const struct esp_leaf_gone *esp_layout_gone_by_id(const struct esp_layout *layout, uint64_t id) {
+  const struct esp_leaf_gone key = {.id = id};
+  return layout->gone_len == 0 ? NULL
+                               : bsearch(&key, layout->gone, layout->gone_len, sizeof *layout->gone, esp_gone_compare);
 }
 
 size_t esp_layout_lower_bound(const struct esp_layout *layout, const char *path, size_t len) {
@@ -262,6 +288,21 @@ void esp_layout_range(const struct esp_layout *layout, const char *node, size_t 
 const struct esp_place *esp_layout_place(const struct esp_layout *layout, const struct esp_leaf *leaf) {
   ESP_CHECK(leaf->param < layout->params_len);
   return &layout->params[leaf->param];
+}
+
+struct esp_shape esp_layout_shape(const struct esp_layout *layout, const struct esp_leaf *leaf) {
+  struct esp_shape shape = esp_layout_place(layout, leaf)->shape;
+  if (leaf->view == ESP_VIEW_TRANSPOSE) {
+    uint64_t rows = shape.dims[0];
+    shape.dims[0] = shape.dims[1];
+    shape.dims[1] = rows;
+  }
+  return shape;
+}
+
+const struct esp_group *esp_layout_group(const struct esp_layout *layout, const char *name) {
+  const struct esp_group key = {.name = name};
+  return bsearch(&key, layout->groups, layout->groups_len, sizeof *layout->groups, group_compare);
 }
 
 const struct esp_group *esp_layout_group_of(const struct esp_layout *layout, const struct esp_leaf *leaf) {

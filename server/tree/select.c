@@ -1,329 +1,356 @@
-/* Selectors: text to a set of leaves.
+/* Selecting: a program is run on bitmaps, one bit a leaf.
  *
- * A lexer cuts the text into operands (paths and patterns) and operators; the parser takes one operand, so far, and
- * says UNIMPLEMENTED for any operator of the full language, which is to grow in parse(). An operand is compiled to
- * components and matched against the leaves below its literal beginning.
+ *   text -> esp_sel_parse -> program -> each term to a bitmap -> & | ! on words of 64 leaves -> indices
  *
- * `**` is matched like `*` in a shell, component by component, and `*` like it again inside a component: going back to
- * the last star is enough in both, so no pattern is exponential.
+ * A path alone needs none of that: it is a range. A named selection is run where its name first stands, and kept for
+ * where it stands again; so however they name each other, each runs once. One that is still running when its name
+ * stands again refers to itself.
  *
- * Columns count characters from 1. It fails for syntax, where nothing matches, and without memory. */
+ * With each set that is empty goes who is to blame: the term or the operator that esp_sel_explain is asked about where
+ * that is what is left in the end.
+ *
+ * It fails for syntax, for named selections, where nothing matches, and without memory. */
 #include <espalier/status.h>
 
+#include <stdio.h>
 #include <string.h>
 
 #include "base/alloc.h"
-#include "tree/tree_internal.h"
+#include "base/check.h"
+#include "tree/select_internal.h"
 
-/* As many components as a path can have, and a `**` around each. */
-#define PATTERN_LEN_MAX (2 * ESP_DEPTH_MAX + 1)
-#define SUGGESTION_BYTES_MAX 1024
-
-/* ---- lexer ---- */
-
-enum token_kind { TOKEN_END, TOKEN_OPERAND, TOKEN_OPERATOR };
-
-struct token {
-  enum token_kind kind;
-  size_t at;  /* byte offset in the selector */
-  size_t len; /* bytes */
+struct set {
+  uint64_t *bits;                  /* owned */
+  size_t len;                      /* leaves in it */
+  const struct esp_sel_step *step; /* what made it */
+  struct esp_sel_culprit culprit;  /* where len is 0 */
 };
 
-struct lexer {
-  const char *text; /* the selector */
-  size_t len;       /* bytes */
-  size_t at;        /* the next byte to read */
+/* A named selection that was met. */
+struct named {
+  const struct esp_named_selection *selection;
+  struct esp_sel_program program;
+  struct set set; /* once it is done */
+  bool done;
 };
 
-/* The column of the character at byte offset `at`. */
-static size_t column_of(const struct lexer *lexer, size_t at) {
-  size_t column = 1;
-  for (size_t i = 0; i < at; i++) {
-    column += ((unsigned char)lexer->text[i] & 0xc0) != 0x80;
-  }
-  return column;
-}
-
-static bool is_operator(char byte) {
-  return byte != '\0' && strchr("{}[]?&|!():><=@,", byte);
-}
-
-static enum esp_code lexer_next(struct lexer *lexer, struct token *ret, struct esp_status *st) {
-  while (lexer->at < lexer->len && lexer->text[lexer->at] == ' ') {
-    lexer->at++;
-  }
-  *ret = (struct token){.kind = TOKEN_END, .at = lexer->at};
-  if (lexer->at < lexer->len && is_operator(lexer->text[lexer->at])) {
-    *ret = (struct token){.kind = TOKEN_OPERATOR, .at = lexer->at++, .len = 1};
-    return ESP_OK;
-  }
-  while (lexer->at < lexer->len && lexer->text[lexer->at] != ' ' && !is_operator(lexer->text[lexer->at])) {
-    uint32_t character;
-    size_t n = esp_utf8_next(lexer->text + lexer->at, lexer->len - lexer->at, &character);
-    if (n == 0 || esp_character_is_control(character) || character == '"') {
-      char text[20];
-      return esp_fail(st, ESP_INVALID_ARGUMENT, "selector, column %zu: \"%s\" can't be part of a path",
-                      column_of(lexer, lexer->at),
-                      esp_path_print(lexer->text + lexer->at, n > 0 ? n : 1, text, sizeof text));
-    }
-    lexer->at += n;
-    ret->kind = TOKEN_OPERAND;
-  }
-  ret->len = lexer->at - ret->at;
-  return ESP_OK;
-}
-
-/* ---- patterns ---- */
-
-struct component {
-  const char *text; /* in the selector */
-  size_t len;       /* bytes */
-  bool any_depth;   /* `**` */
-  bool literal;     /* has no star */
+struct evaluation {
+  const struct esp_layout *layout;
+  struct set *stack; /* of all programs that are running */
+  size_t stack_len;
+  size_t stack_capacity;
+  struct named
+      named[ESP_SELECTOR_NAMED_MAX]; /* in the order they were met, so those that run are in the order of the calls */
+  size_t named_len;
+  struct esp_status *st; /* of the caller */
 };
-
-struct pattern {
-  struct component components[PATTERN_LEN_MAX];
-  size_t len;         /* of components */
-  const char *prefix; /* the literal components at the beginning, as a path; of all of them where there is no star */
-  size_t prefix_len;  /* bytes; 0: none */
-  bool literal;       /* there is no star */
-};
-
-static enum esp_code component_init(struct component *component, const struct lexer *lexer, size_t begin, size_t end,
-                                    struct esp_status *st) {
-  const char *text = lexer->text + begin;
-  *component = (struct component){.text = text, .len = end - begin};
-  if (begin == end) {
-    return esp_fail(st, ESP_INVALID_ARGUMENT, "selector, column %zu: a component is empty", column_of(lexer, begin));
-  }
-  component->literal = !memchr(text, '*', component->len);
-  component->any_depth = component->len == 2 && memcmp(text, "**", 2) == 0;
-  const char *stars = memmem(text, component->len, "**", 2);
-  if (stars && !component->any_depth) {
-    return esp_fail(st, ESP_INVALID_ARGUMENT, "selector, column %zu: ** has to be a whole component",
-                    column_of(lexer, begin + (size_t)(stars - text)));
-  }
-  return ESP_OK;
-}
-
-static enum esp_code pattern_init(struct pattern *pattern, const struct lexer *lexer, const struct token *token,
-                                  struct esp_status *st) {
-  pattern->len = 0;
-  pattern->prefix = lexer->text + token->at;
-  pattern->prefix_len = 0;
-  pattern->literal = true;
-  size_t depth = 0; /* components that stand for one of a path */
-  size_t token_end = token->at + token->len;
-  for (size_t begin = token->at, end; begin <= token_end; begin = end + 1) {
-    const char *dot = memchr(lexer->text + begin, '.', token_end - begin);
-    end = dot ? (size_t)(dot - lexer->text) : token_end;
-    struct component component;
-    enum esp_code code = component_init(&component, lexer, begin, end, st);
-    if (code != ESP_OK) {
-      return code;
-    }
-    if (component.any_depth && pattern->len > 0 && pattern->components[pattern->len - 1].any_depth) {
-      continue; /* `**.**` is `**` */
-    }
-    depth += !component.any_depth;
-    if (depth > ESP_DEPTH_MAX) {
-      return esp_fail(st, ESP_INVALID_ARGUMENT, "selector, column %zu: more than %d components, which no path has",
-                      column_of(lexer, begin), ESP_DEPTH_MAX);
-    }
-    pattern->literal = pattern->literal && component.literal;
-    pattern->prefix_len = pattern->literal ? end - token->at : pattern->prefix_len;
-    pattern->components[pattern->len++] = component;
-  }
-  return ESP_OK;
-}
-
-/* Whether a component of a path matches one that may have stars. */
-static bool component_matches(const struct component *component, const char *text, size_t len) {
-  if (component->literal) {
-    return component->len == len && memcmp(component->text, text, len) == 0;
-  }
-  size_t i = 0;
-  size_t at = 0;
-  size_t star = SIZE_MAX; /* behind the last star */
-  size_t star_at = 0;     /* where what that star does not take begins */
-  while (at < len) {
-    if (i < component->len && component->text[i] == '*') {
-      star = ++i;
-      star_at = at;
-    } else if (i < component->len && component->text[i] == text[at]) {
-      i++;
-      at++;
-    } else if (star != SIZE_MAX) {
-      i = star;
-      at = ++star_at;
-    } else {
-      return false;
-    }
-  }
-  while (i < component->len && component->text[i] == '*') {
-    i++;
-  }
-  return i == component->len;
-}
-
-static size_t component_end(const char *path, size_t len, size_t begin) {
-  const char *dot = memchr(path + begin, '.', len - begin);
-  return dot ? (size_t)(dot - path) : len;
-}
-
-/* Whether the pattern matches the path or a node above it. */
-static bool pattern_matches(const struct pattern *pattern, const char *path, size_t len) {
-  size_t i = 0;
-  size_t at = 0;          /* the next component of the path; len + 1 behind the last */
-  size_t star = SIZE_MAX; /* behind the last `**` */
-  size_t star_at = 0;     /* where what that `**` does not take begins */
-  while (i < pattern->len) {
-    const struct component *component = &pattern->components[i];
-    if (component->any_depth) {
-      star = ++i;
-      star_at = at;
-      continue;
-    }
-    if (at > len) {
-      return false; /* the last `**` taking more would leave even less */
-    }
-    size_t end = component_end(path, len, at);
-    if (component_matches(component, path + at, end - at)) {
-      i++;
-      at = end + 1;
-    } else if (star != SIZE_MAX) {
-      i = star;
-      at = star_at = component_end(path, len, star_at) + 1;
-    } else {
-      return false;
-    }
-  }
-  return true;
-}
-
-/* ---- selections ---- */
 
 void esp_selection_done(struct esp_selection *sel) {
   esp_free(sel->leaves);
   *sel = (struct esp_selection){0};
 }
 
-static enum esp_code no_memory(struct esp_status *st) {
-  return esp_fail(st, ESP_RESOURCE_EXHAUSTED, "no memory for a selection");
+/* ---- sets ---- */
+
+static size_t words_of(const struct evaluation *evaluation) {
+  return (evaluation->layout->leaves_len + 63) / 64;
 }
 
-static enum esp_code select_range(size_t first, size_t len, struct esp_selection *ret, struct esp_status *st) {
+static size_t bits_count(const uint64_t *bits, size_t words) {
+  size_t n = 0;
+  for (size_t i = 0; i < words; i++) {
+    n += (size_t)__builtin_popcountll(bits[i]);
+  }
+  return n;
+}
+
+/* An empty set on top of the stack; NULL without memory. */
+static struct set *stack_push(struct evaluation *evaluation) {
+  uint64_t *bits = esp_calloc(words_of(evaluation) + 1, sizeof *bits);
+  if (!bits || !esp_grow((void **)&evaluation->stack, &evaluation->stack_capacity, evaluation->stack_len + 1,
+                         sizeof *evaluation->stack)) {
+    esp_free(bits);
+    return NULL;
+  }
+  struct set *set = &evaluation->stack[evaluation->stack_len++];
+  *set = (struct set){.bits = bits};
+  return set;
+}
+
+/* Whether the term says which leaves it means by a name that may be misspelled. */
+static bool culprit_is_name(const struct esp_sel_culprit *culprit) {
+  return culprit->step->op == ESP_SEL_TERM && culprit->step->term->kind <= ESP_SEL_GROUP;
+}
+
+/* Who is to blame of two: names first, then other terms, then operators. */
+static struct esp_sel_culprit culprit_worse(const struct esp_sel_culprit *a, const struct esp_sel_culprit *b) {
+  int a_rank = 2 * culprit_is_name(a) + (a->step->op == ESP_SEL_TERM);
+  int b_rank = 2 * culprit_is_name(b) + (b->step->op == ESP_SEL_TERM);
+  return b_rank > a_rank ? *b : *a;
+}
+
+static void set_invert(const struct evaluation *evaluation, struct set *set, const struct esp_sel_step *step,
+                       const struct esp_sel_program *program) {
+  size_t leaves = evaluation->layout->leaves_len;
+  for (size_t i = 0; i < words_of(evaluation); i++) {
+    set->bits[i] = ~set->bits[i];
+  }
+  if (leaves % 64 != 0) {
+    set->bits[leaves / 64] &= (UINT64_C(1) << leaves % 64) - 1;
+  }
+  set->len = leaves - set->len;
+  set->step = step;
+  set->culprit = (struct esp_sel_culprit){.program = program, .step = step};
+}
+
+/* Takes the upper set of the stack and leaves in the lower one what is in both, or in either. */
+static void sets_combine(struct evaluation *evaluation, const struct esp_sel_step *step,
+                         const struct esp_sel_program *program) {
+  struct set *right = &evaluation->stack[--evaluation->stack_len];
+  struct set *left = right - 1;
+  for (size_t i = 0; i < words_of(evaluation); i++) {
+    left->bits[i] = step->op == ESP_SEL_AND ? left->bits[i] & right->bits[i] : left->bits[i] | right->bits[i];
+  }
+  esp_free(right->bits);
+  if (left->len > 0 && right->len > 0) {
+    left->culprit = (struct esp_sel_culprit){
+        .program = program, .step = step, .left = left->step, .left_len = left->len, .right_len = right->len};
+  } else if (right->len == 0) {
+    left->culprit = left->len == 0 ? culprit_worse(&left->culprit, &right->culprit) : right->culprit;
+  }
+  left->len = bits_count(left->bits, words_of(evaluation));
+  left->step = step;
+}
+
+/* ---- programs ---- */
+
+static enum esp_code program_run(struct evaluation *evaluation, const struct esp_sel_program *program);
+
+static int selection_compare(const char *name, const char *text, size_t len) {
+  int order = strncmp(name, text, len);
+  return order != 0 ? order : name[len] != '\0';
+}
+
+static const struct esp_named_selection *selection_find(const struct esp_layout *layout, const char *name, size_t len) {
+  size_t low = 0;
+  size_t high = layout->selections_len;
+  while (low < high) {
+    size_t middle = low + (high - low) / 2;
+    int order = selection_compare(layout->selections[middle].name, name, len);
+    if (order == 0) {
+      return &layout->selections[middle];
+    }
+    if (order < 0) {
+      low = middle + 1;
+    } else {
+      high = middle;
+    }
+  }
+  return NULL;
+}
+
+/* The named selection is running already: says through which others it comes back to itself. */
+static enum esp_code refers_to_itself(const struct evaluation *evaluation, const struct named *named) {
+  char through[512];
+  size_t used = 0;
+  through[0] = '\0';
+  for (const struct named *next = named + 1; next < evaluation->named + evaluation->named_len; next++) {
+    if (!next->done && used < sizeof through) {
+      used += (size_t)snprintf(through + used, sizeof through - used, "%s@%s", used > 0 ? ", " : ", through ",
+                               next->selection->name);
+    }
+  }
+  return esp_fail(evaluation->st, ESP_INVALID_ARGUMENT, "the named selection @%s refers to itself%s",
+                  named->selection->name, through);
+}
+
+/* Runs a named selection that was not met before. */
+static enum esp_code named_run(struct evaluation *evaluation, const struct esp_named_selection *selection,
+                               const struct named **ret) {
+  struct named *named = &evaluation->named[evaluation->named_len++];
+  *named = (struct named){.selection = selection};
+  const struct esp_sel_source source = {
+      .text = selection->text, .len = strlen(selection->text), .name = selection->name};
+  enum esp_code code = esp_sel_parse(&source, &named->program, evaluation->st);
+  code = code == ESP_OK ? program_run(evaluation, &named->program) : code;
+  if (code != ESP_OK) {
+    return code;
+  }
+  named->set = evaluation->stack[--evaluation->stack_len];
+  named->done = true;
+  *ret = named;
+  return ESP_OK;
+}
+
+static enum esp_code named_find(struct evaluation *evaluation, const struct esp_sel_program *program,
+                                const struct esp_sel_term *term, const struct named **ret) {
+  const char *name = program->source.text + term->value_at;
+  const struct esp_named_selection *selection = selection_find(evaluation->layout, name, term->value_len);
+  if (!selection) {
+    return esp_sel_fail_unnamed(evaluation->layout, &program->source, term, evaluation->st);
+  }
+  for (struct named *named = evaluation->named; named < evaluation->named + evaluation->named_len; named++) {
+    if (named->selection == selection) {
+      *ret = named;
+      return named->done ? ESP_OK : refers_to_itself(evaluation, named);
+    }
+  }
+  if (evaluation->named_len == ESP_SELECTOR_NAMED_MAX) {
+    return esp_sel_fail(&program->source, term->value_at, evaluation->st, "more than %d named selections are used",
+                        ESP_SELECTOR_NAMED_MAX);
+  }
+  return named_run(evaluation, selection, ret);
+}
+
+static enum esp_code term_run(struct evaluation *evaluation, const struct esp_sel_program *program,
+                              const struct esp_sel_step *step) {
+  const struct named *named = NULL;
+  enum esp_code code = step->term->kind == ESP_SEL_NAMED ? named_find(evaluation, program, step->term, &named) : ESP_OK;
+  if (code != ESP_OK) {
+    return code;
+  }
+  struct set *set = stack_push(evaluation);
+  if (!set) {
+    return esp_sel_no_memory(evaluation->st);
+  }
+  set->step = step;
+  if (named) {
+    memcpy(set->bits, named->set.bits, words_of(evaluation) * sizeof *set->bits);
+    set->len = named->set.len;
+    set->culprit = named->set.culprit;
+    return ESP_OK;
+  }
+  esp_sel_term_run(evaluation->layout, step->term, set->bits);
+  set->len = bits_count(set->bits, words_of(evaluation));
+  set->culprit = (struct esp_sel_culprit){.program = program, .step = step};
+  return ESP_OK;
+}
+
+/* Puts the program's set on the stack. */
+static enum esp_code program_run(struct evaluation *evaluation, const struct esp_sel_program *program) {
+  enum esp_code code = ESP_OK;
+  for (size_t i = 0; code == ESP_OK && i < program->steps_len; i++) {
+    const struct esp_sel_step *step = &program->steps[i];
+    if (step->op == ESP_SEL_TERM) {
+      code = term_run(evaluation, program, step);
+      continue;
+    }
+    ESP_CHECK(evaluation->stack && evaluation->stack_len >= (step->op == ESP_SEL_NOT ? 1u : 2u));
+    if (step->op == ESP_SEL_NOT) {
+      set_invert(evaluation, &evaluation->stack[evaluation->stack_len - 1], step, program);
+    } else {
+      sets_combine(evaluation, step, program);
+    }
+  }
+  return code;
+}
+
+static void evaluation_done(struct evaluation *evaluation) {
+  for (size_t i = 0; i < evaluation->stack_len; i++) {
+    esp_free(evaluation->stack[i].bits);
+  }
+  esp_free(evaluation->stack);
+  for (size_t i = 0; i < evaluation->named_len; i++) {
+    esp_sel_program_done(&evaluation->named[i].program);
+    esp_free(evaluation->named[i].set.bits);
+  }
+}
+
+/* ---- selections ---- */
+
+static enum esp_code selection_new(size_t len, struct esp_selection *ret, struct esp_status *st) {
   uint32_t *leaves = len > 0 ? esp_malloc_array(len, sizeof *leaves) : NULL;
   if (len > 0 && !leaves) {
-    return no_memory(st);
-  }
-  for (size_t i = 0; i < len; i++) {
-    leaves[i] = (uint32_t)(first + i);
+    return esp_sel_no_memory(st);
   }
   *ret = (struct esp_selection){.leaves = leaves, .len = len};
   return ESP_OK;
 }
 
-static enum esp_code select_pattern(const struct esp_layout *layout, const struct pattern *pattern,
-                                    struct esp_selection *ret, struct esp_status *st) {
-  size_t first;
-  size_t len;
-  esp_layout_range(layout, pattern->prefix, pattern->prefix_len, &first, &len);
-  if (pattern->literal) {
-    return select_range(first, len, ret, st);
+static enum esp_code select_range(size_t first, size_t len, struct esp_selection *ret, struct esp_status *st) {
+  struct esp_selection sel;
+  enum esp_code code = selection_new(len, &sel, st);
+  if (code != ESP_OK) {
+    return code;
   }
-  struct esp_selection sel = {0};
-  size_t capacity = 0;
-  for (size_t i = first; i < first + len; i++) {
-    if (!pattern_matches(pattern, layout->leaves[i].path, layout->leaves[i].path_len)) {
-      continue;
-    }
-    if (!esp_grow((void **)&sel.leaves, &capacity, sel.len + 1, sizeof *sel.leaves)) {
-      esp_selection_done(&sel);
-      return no_memory(st);
-    }
-    sel.leaves[sel.len++] = (uint32_t)i;
+  for (size_t i = 0; i < len; i++) {
+    sel.leaves[i] = (uint32_t)(first + i);
   }
   *ret = sel;
   return ESP_OK;
 }
 
-static enum esp_code nothing_matches(const struct esp_layout *layout, const struct lexer *lexer,
-                                     const struct token *operand, struct esp_status *st) {
+static enum esp_code select_set(const struct evaluation *evaluation, const struct set *set, struct esp_selection *ret,
+                                struct esp_status *st) {
+  struct esp_selection sel;
+  enum esp_code code = selection_new(set->len, &sel, st);
+  if (code != ESP_OK) {
+    return code;
+  }
+  ESP_CHECK(sel.leaves); /* no set that is empty comes here */
+  size_t at = 0;
+  for (size_t i = 0; i < words_of(evaluation); i++) {
+    for (uint64_t left = set->bits[i]; left != 0; left &= left - 1) {
+      sel.leaves[at++] = (uint32_t)(64 * i + (size_t)__builtin_ctzll(left));
+    }
+  }
+  ESP_CHECK(at == sel.len);
+  *ret = sel;
+  return ESP_OK;
+}
+
+static enum esp_code nothing_matches(const struct esp_layout *layout, const struct esp_sel_program *program,
+                                     const struct esp_sel_culprit *culprit, struct esp_status *st) {
   char text[ESP_PATH_TEXT_MAX];
-  char suggestion[SUGGESTION_BYTES_MAX];
-  const char *operand_text = lexer->text + operand->at;
-  esp_path_print(operand_text, operand->len, text, sizeof text);
-  if (layout->leaves_len == 0) {
-    return esp_fail(st, ESP_NOT_FOUND, "no leaf matches \"%s\": the tree is empty", text);
+  if (layout->leaves_len > 0) {
+    return esp_sel_explain(layout, culprit, st);
   }
-  return esp_fail(st, ESP_NOT_FOUND, "no leaf matches \"%s\"; nearest: %s", text,
-                  esp_suggest(layout, operand_text, operand->len, suggestion, sizeof suggestion));
+  const struct esp_sel_step *whole = &program->steps[program->steps_len - 1];
+  esp_path_print(program->source.text + whole->at, whole->len, text, sizeof text);
+  return esp_fail(st, ESP_NOT_FOUND, "no leaf matches \"%s\": the tree is empty", text);
 }
 
-/* The words of the full language that look like paths. */
-static bool is_keyword(const struct lexer *lexer, const struct token *token) {
-  const char *text = lexer->text + token->at;
-  return (token->len == 6 && memcmp(text, "frozen", 6) == 0) || (token->len == 4 && memcmp(text, "tied", 4) == 0);
+/* The program is a path and nothing else. */
+static enum esp_code select_path(const struct esp_layout *layout, const struct esp_sel_program *program,
+                                 struct esp_selection *ret, struct esp_status *st) {
+  const struct esp_sel_pattern *pattern = &program->steps[0].term->pattern;
+  size_t first;
+  size_t len;
+  esp_layout_range(layout, pattern->text, pattern->prefix_len, &first, &len);
+  if (len > 0) {
+    return select_range(first, len, ret, st);
+  }
+  return nothing_matches(layout, program, &(struct esp_sel_culprit){.program = program, .step = &program->steps[0]},
+                         st);
 }
 
-static enum esp_code not_built(const struct lexer *lexer, const struct token *token, struct esp_status *st) {
-  return esp_fail(st, ESP_UNIMPLEMENTED,
-                  "selector, column %zu: \"%.*s\" is not built yet; paths and patterns of * and ** are",
-                  column_of(lexer, token->at), (int)token->len, lexer->text + token->at);
-}
-
-/* One operand and nothing else. */
-static enum esp_code parse(struct lexer *lexer, struct token *ret_operand, struct esp_status *st) {
-  struct token next;
-  enum esp_code code = lexer_next(lexer, ret_operand, st);
-  if (code != ESP_OK) {
-    return code;
+static enum esp_code select_program(const struct esp_layout *layout, const struct esp_sel_program *program,
+                                    struct esp_selection *ret, struct esp_status *st) {
+  struct evaluation evaluation = {.layout = layout, .st = st};
+  enum esp_code code = program_run(&evaluation, program);
+  if (code == ESP_OK) {
+    ESP_CHECK(evaluation.stack && evaluation.stack_len == 1);
+    const struct set *set = &evaluation.stack[0];
+    code = set->len > 0 ? select_set(&evaluation, set, ret, st) : nothing_matches(layout, program, &set->culprit, st);
   }
-  if (ret_operand->kind == TOKEN_END) {
-    return esp_fail(st, ESP_INVALID_ARGUMENT, "selector, column %zu: a path or pattern is missing",
-                    column_of(lexer, ret_operand->at));
-  }
-  if (ret_operand->kind == TOKEN_OPERATOR) {
-    return not_built(lexer, ret_operand, st);
-  }
-  code = lexer_next(lexer, &next, st);
-  if (code != ESP_OK) {
-    return code;
-  }
-  if (next.kind == TOKEN_OPERATOR) {
-    return not_built(lexer, &next, st);
-  }
-  if (next.kind == TOKEN_OPERAND) {
-    return esp_fail(st, ESP_INVALID_ARGUMENT, "selector, column %zu: an operator is missing",
-                    column_of(lexer, next.at));
-  }
-  return is_keyword(lexer, ret_operand) ? not_built(lexer, ret_operand, st) : ESP_OK;
+  evaluation_done(&evaluation);
+  return code;
 }
 
 enum esp_code esp_select(const struct esp_layout *layout, const char *text, size_t len, struct esp_selection *ret,
                          struct esp_status *st) {
+  const struct esp_sel_source source = {.text = text, .len = len};
+  struct esp_sel_program program;
   if (len == 0) {
     return select_range(0, layout->leaves_len, ret, st);
   }
-  if (len > ESP_SELECTOR_BYTES_MAX) {
-    return esp_fail(st, ESP_INVALID_ARGUMENT, "a selector of %zu bytes is longer than %d", len, ESP_SELECTOR_BYTES_MAX);
-  }
-  struct lexer lexer = {.text = text, .len = len};
-  struct token operand;
-  struct pattern pattern;
-  struct esp_selection sel;
-  enum esp_code code = parse(&lexer, &operand, st);
-  code = code == ESP_OK ? pattern_init(&pattern, &lexer, &operand, st) : code;
-  code = code == ESP_OK ? select_pattern(layout, &pattern, &sel, st) : code;
+  enum esp_code code = esp_sel_parse(&source, &program, st);
   if (code != ESP_OK) {
     return code;
   }
-  if (sel.len == 0) {
-    esp_selection_done(&sel);
-    return nothing_matches(layout, &lexer, &operand, st);
-  }
-  *ret = sel;
-  return ESP_OK;
+  const struct esp_sel_term *first = program.steps[0].term;
+  bool path = program.steps_len == 1 && first->kind == ESP_SEL_PATTERN && esp_sel_pattern_is_path(&first->pattern);
+  code = path ? select_path(layout, &program, ret, st) : select_program(layout, &program, ret, st);
+  esp_sel_program_done(&program);
+  return code;
 }

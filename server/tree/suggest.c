@@ -15,6 +15,7 @@
 #define TEXT_BYTES_MAX 255 /* nothing is near to a longer text */
 #define DISTANCE_MAX 3
 #define FOUND_MAX 3
+#define PATTERN_CHARACTERS "*[{"
 
 struct found {
   const char *path; /* a leaf's, of which path_len bytes are the node's */
@@ -40,6 +41,9 @@ static size_t min(size_t a, size_t b) {
 static size_t distance(const char *a, size_t a_len, const char *b, size_t b_len, size_t max) {
   if (a_len > b_len + max || b_len > a_len + max) {
     return max + 1;
+  }
+  if (a_len == 0 || b_len == 0) {
+    return a_len + b_len;
   }
   size_t memory[3][TEXT_BYTES_MAX + DISTANCE_MAX + 2];
   size_t *before = memory[0]; /* row i - 2 */
@@ -135,6 +139,16 @@ static size_t existing_len(const struct esp_layout *layout, const char *path, si
   return len;
 }
 
+/* The first byte of text that makes it a pattern, or NULL. */
+static const char *pattern_begin(const char *text, size_t len) {
+  for (size_t i = 0; i < len; i++) {
+    if (text[i] != '\0' && strchr(PATTERN_CHARACTERS, text[i])) {
+      return text + i;
+    }
+  }
+  return NULL;
+}
+
 /* What to search for: a path as it is; of a pattern its literal beginning where that is no node, else its last
  * component where that is literal. Nothing (text_len 0) otherwise. */
 static void search_init(struct search *search, const struct esp_layout *layout, const char *text, size_t len,
@@ -146,8 +160,10 @@ static void search_init(struct search *search, const struct esp_layout *layout, 
       const char *dot = memrchr(text, '.', len);
       const char *component = dot ? dot + 1 : text;
       search->text = component;
-      search->text_len =
-          memchr(component, '*', len - (size_t)(component - text)) ? 0 : len - (size_t)(component - text);
+      search->text_len = len - (size_t)(component - text);
+      if (pattern_begin(component, search->text_len)) {
+        search->text_len = 0;
+      }
     }
   }
   if (search->text_len > TEXT_BYTES_MAX) {
@@ -178,8 +194,20 @@ static void search_children(struct search *search, const struct esp_layout *layo
   }
 }
 
+/* Puts one more text, in quotes, behind the *used bytes of a list; false where it does not fit. */
+static bool list_add(char *buffer, size_t size, size_t *used, const char *text, size_t len) {
+  char printed[ESP_PATH_TEXT_MAX];
+  esp_path_print(text, len, printed, sizeof printed);
+  size_t need = strlen(printed) + (*used > 0 ? 4 : 2);
+  if (*used + need >= size) {
+    return false;
+  }
+  *used += (size_t)snprintf(buffer + *used, size - *used, "%s\"%s\"", *used > 0 ? ", " : "", printed);
+  return true;
+}
+
 const char *esp_suggest(const struct esp_layout *layout, const char *text, size_t len, char *buffer, size_t size) {
-  const char *star = memchr(text, '*', len);
+  const char *star = pattern_begin(text, len);
   const char *dot = star ? memrchr(text, '.', (size_t)(star - text)) : NULL;
   size_t literal_len = !star ? len : dot ? (size_t)(dot - text) : 0;
   struct search search;
@@ -195,17 +223,57 @@ const char *esp_suggest(const struct esp_layout *layout, const char *text, size_
     buffer[0] = '\0';
   }
   for (size_t i = 0; i < search.found_len; i++) {
-    char path[ESP_PATH_TEXT_MAX];
-    esp_path_print(search.found[i].path, search.found[i].path_len, path, sizeof path);
-    size_t need = strlen(path) + (i > 0 ? 4 : 2);
-    if (used + need >= size) {
+    if (!list_add(buffer, size, &used, search.found[i].path, search.found[i].path_len)) {
       break;
     }
-    used += (size_t)snprintf(buffer + used, size - used, "%s\"%s\"", i > 0 ? ", " : "", path);
   }
   return buffer;
 }
 
 const char *esp_layout_suggest(const struct esp_layout *layout, const char *text, char *buffer, size_t size) {
   return esp_suggest(layout, text, strlen(text), buffer, size);
+}
+
+void esp_suggest_names_add(struct esp_suggest_names *names, const char *name) {
+  for (size_t i = 0; i < names->found_len; i++) {
+    if (strcmp(names->found[i].name, name) == 0) {
+      return;
+    }
+  }
+  if (*name == '\0') {
+    return;
+  }
+  size_t name_len = strlen(name);
+  size_t max = min(1 + names->len / 4, DISTANCE_MAX);
+  size_t near = max + 1;
+  if (names->len <= TEXT_BYTES_MAX && name_len <= TEXT_BYTES_MAX) {
+    near = min(near, distance(names->text, names->len, name, name_len, max));
+  }
+  size_t at = names->found_len;
+  while (at > 0 && names->found[at - 1].distance > near) {
+    at--;
+  }
+  names->more = names->more || names->found_len == ESP_SUGGEST_NAMES_MAX;
+  if (at == ESP_SUGGEST_NAMES_MAX) {
+    return;
+  }
+  names->found_len = min(names->found_len + 1, ESP_SUGGEST_NAMES_MAX);
+  memmove(&names->found[at + 1], &names->found[at], (names->found_len - at - 1) * sizeof names->found[0]);
+  names->found[at].name = name;
+  names->found[at].distance = near;
+}
+
+const char *esp_suggest_names_print(const struct esp_suggest_names *names, char *buffer, size_t size) {
+  static const char dots[] = ", ...";
+  size_t used = 0;
+  size_t i = 0;
+  buffer[0] = '\0';
+  while (i < names->found_len &&
+         list_add(buffer, size - sizeof dots, &used, names->found[i].name, strlen(names->found[i].name))) {
+    i++;
+  }
+  if (i < names->found_len || names->more) {
+    memcpy(buffer + used, dots, sizeof dots);
+  }
+  return buffer;
 }

@@ -24,6 +24,8 @@
 #define ESP_TAG_BYTES_MAX ESP_NAME_BYTES_MAX
 #define ESP_SELECTOR_BYTES_MAX 8192
 #define ESP_GROUP_DEFAULT "default"
+#define ESP_GROUPS_MAX 65536     /* groups that edits may define */
+#define ESP_SELECTIONS_MAX 65536 /* named selections of a tree */
 
 enum esp_kind { ESP_KIND_TRAINED = 1, ESP_KIND_BUFFER = 2 };     /* the wire's values */
 enum esp_view { ESP_VIEW_IDENTITY = 0, ESP_VIEW_TRANSPOSE = 1 }; /* the wire's values */
@@ -65,7 +67,9 @@ struct esp_leaf {
   const char *path; /* NUL-terminated, owned by the layout's names */
   uint32_t path_len;
   uint32_t param;         /* index in layout->params */
-  uint64_t changed_epoch; /* the last epoch that changed this leaf or its parameter's flags */
+  uint64_t changed_epoch; /* the last epoch that changed its path, binding, view or flag, or its parameter's flag or
+                             group */
+  uint64_t path_epoch;    /* the epoch since which it has its path */
   const char *tag;        /* "" for none */
   enum esp_kind kind;
   enum esp_view view;
@@ -76,7 +80,8 @@ struct esp_leaf {
 struct esp_place {
   uint64_t id;                /* of the parameter, from 1, never reused */
   struct esp_object *storage; /* the engine's parameter */
-  uint32_t primary;           /* index in layout->leaves of the first leaf bound to it */
+  uint32_t primary;           /* index in layout->leaves of the leaf that was bound to it first; when that one leaves,
+                                 the first of the others in path order follows. It may see it transposed */
   uint32_t leaves_len;        /* leaves bound to it */
   uint32_t group;             /* index in layout->groups: the one whose optimizer steps it (default where the assigned
                                  name is not defined). Of buffers too, which are never stepped */
@@ -99,6 +104,27 @@ struct esp_assignment {
   const char *group;
 };
 
+/* The tag of an inner node; a leaf's is its own. */
+struct esp_node_tag {
+  const char *node;
+  uint32_t node_len;
+  const char *tag;
+};
+
+/* What @name stands for in a selector. */
+struct esp_named_selection {
+  const char *name;
+  const char *text;
+};
+
+/* A leaf that was removed: who watches is told by its id, and a push that names it is none the worse for it. */
+struct esp_leaf_gone {
+  uint64_t id;
+  uint64_t epoch; /* that has it no more */
+  uint64_t bytes; /* of its tensor */
+  enum esp_dtype dtype;
+};
+
 struct esp_names; /* strings, counted, shared by the layouts of a tree and only ever added to */
 
 struct esp_layout {
@@ -114,13 +140,23 @@ struct esp_layout {
   size_t groups_len;
   struct esp_assignment *assignments; /* in path order; the root's is always there */
   size_t assignments_len;
+  struct esp_node_tag *tags; /* in path order */
+  size_t tags_len;
+  struct esp_named_selection *selections; /* by name */
+  size_t selections_len;
+  const char **removed; /* paths of leaves that were removed and not added again, in path order */
+  size_t removed_len;
+  struct esp_leaf_gone *gone; /* every leaf that was ever removed, by id */
+  size_t gone_len;
   struct esp_names *names;
   uint64_t leaf_id_next;
   uint64_t param_id_next;
   uint64_t trained_len; /* leaves of kind trained */
   uint64_t frozen_len;  /* leaves whose parameter is frozen */
-  uint64_t elements;    /* of all parameters */
-  uint64_t leaf_bytes;  /* of all leaves' tensors: what a push of everything may hold at most */
+  uint64_t detached_len;
+  uint64_t elements;   /* of all parameters */
+  uint64_t leaf_bytes; /* of all leaves' tensors: what a push of everything may hold at most, beside gone_bytes */
+  uint64_t gone_bytes; /* of all that were removed */
 };
 
 /* An empty tree of epoch 1 with these groups; one must be "default" and names must be unique. Objects are ref'd and may
@@ -132,10 +168,16 @@ void esp_layout_unref(struct esp_layout *layout); /* NULL is fine; any thread */
 
 const struct esp_leaf *esp_layout_leaf_by_id(const struct esp_layout *layout, uint64_t id); /* NULL: none */
 const struct esp_leaf *esp_layout_leaf_by_path(const struct esp_layout *layout, const char *path, size_t len);
+/* A leaf that was removed; NULL: none of this id. */
+const struct esp_leaf_gone *esp_layout_gone_by_id(const struct esp_layout *layout, uint64_t id);
 /* The range of leaves that are node or below it; the empty node is all. */
 void esp_layout_range(const struct esp_layout *layout, const char *node, size_t node_len, size_t *ret_first,
                       size_t *ret_len);
 const struct esp_place *esp_layout_place(const struct esp_layout *layout, const struct esp_leaf *leaf);
+/* The leaf's own shape: the parameter's, as the leaf's view has it. */
+struct esp_shape esp_layout_shape(const struct esp_layout *layout, const struct esp_leaf *leaf);
+/* The group of exactly this name; NULL: not defined. */
+const struct esp_group *esp_layout_group(const struct esp_layout *layout, const char *name);
 const struct esp_group *esp_layout_group_of(const struct esp_layout *layout, const struct esp_leaf *leaf);
 /* The assignment of exactly this node, by binary search; NULL: none. */
 const struct esp_assignment *esp_layout_assignment(const struct esp_layout *layout, const char *node, size_t node_len);
@@ -153,16 +195,46 @@ struct esp_selection {
   size_t len;
 };
 
-/* Selects by a path (the node and everything below it) or a pattern, in which `*` stands for any bytes inside one
- * component
- * (`layer*`) or for a whole one, and the component `**` for any number of components, also none. A pattern is matched
- * against leaves and the nodes above them, exactly as a path is: what matches is selected with everything below it. ""
- * selects all, also in an empty tree. `frozen` and `tied` are words of the selector language (`frozen.**` is the node).
- * INVALID_ARGUMENT with the column for syntax, UNIMPLEMENTED (naming the operator and column) for the rest of the
- * selector language, NOT_FOUND with suggestions where it matches nothing. */
+/* Selects leaves by an expression of the selector language (docs/selectors.md):
+ *
+ *   encoder                     a path: the node and everything below it
+ *   encoder.layers.*.weight     * is any bytes in one component or a whole one, ** any number of components; {a,b} and
+ *                               [0-5] (either way round; [00-11] has two digits) are alternatives in one component
+ *   name:bias                   leaves with a component of this name (or pattern) in their path
+ *   tag:LayerNorm               leaves with this tag (or pattern), or under a node that has it
+ *   tag:Chain > enc             what lies under the child `enc` (a path or pattern) of such a node
+ *   group:head                  leaves that this group (or pattern) steps, or that it is assigned to but not defined
+ *   dtype:f32  kind:buffer      (or patterns)
+ *   rank:1  size>=1000000       of the leaf, size in elements; both take : = != < <= > >=
+ *   frozen  tied  detached      @backbone (a named selection)
+ *   & | ! and parentheses       ! binds tightest, then &, then |
+ *
+ * A pattern is matched against leaves and the nodes above them, as a path is: what matches is selected with everything
+ * below it. "" selects all, also in an empty tree. A word is a path where a node of that name is meant: `frozen.**`.
+ * INVALID_ARGUMENT with the column for syntax, an unknown word and a named selection that is not there (those there are
+ * listed) or that refers to itself; NOT_FOUND with suggestions where it matches nothing: of the path, tag, group or
+ * name that by itself matches nothing, where there is one, else it says which & or ! left nothing. Depth of parentheses
+ * and of named selections is bounded. */
 enum esp_code esp_select(const struct esp_layout *layout, const char *text, size_t len, struct esp_selection *ret,
                          struct esp_status *st) ESP_WARN_UNUSED;
 void esp_selection_done(struct esp_selection *sel); /* idempotent */
+/* Whether text is a selector as far as that can be told without a tree: INVALID_ARGUMENT with the column. A named
+ * selection need not be there. "" is one. */
+enum esp_code esp_selector_check(const char *text, size_t len, struct esp_status *st) ESP_WARN_UNUSED;
+
+/* Two leaves, by their index in a layout. */
+struct esp_pair {
+  uint32_t from;
+  uint32_t to;
+};
+
+/* Pairs leaves with leaves: a leaf with a leaf, everything below a node with what has the same path below another node,
+ * or what a pattern of `*` and `**` (here: one component or more) matches with what the other pattern becomes when its
+ * nth wildcard stands for what the first one's nth did (`encoder.* decoder.*`). *ret is the caller's to esp_free, in
+ * the order of `from`. INVALID_ARGUMENT: syntax; other wildcards; a leaf with itself, a node with one below it, a leaf
+ * on both sides. NOT_FOUND, naming the leaf: nothing matches, or a leaf's other half is not there. */
+enum esp_code esp_pair_leaves(const struct esp_layout *layout, const char *from, const char *to, struct esp_pair **ret,
+                              size_t *ret_len, struct esp_status *st) ESP_WARN_UNUSED;
 
 /* ---- edits: a transaction on a copy ---- */
 
@@ -171,14 +243,32 @@ void esp_selection_done(struct esp_selection *sel); /* idempotent */
  * good for esp_edit_free only: esp_edit_finish fails then. */
 struct esp_edit;
 
-/* One line of a diff: one a leaf and operation, those of assignments one a node. Strings live as long as the diff. */
+/* One line of a diff: one a leaf and operation, those of assignments one a node. Strings live as long as the diff.
+ *
+ *   path   field             from -> to
+ *   leaf   leaf              "" -> `f32 [64, 32]`, of a buffer with ` buffer` behind it: added. The other way round:
+ *                            removed; of what it was there are lines to "", too: "frozen" and "detached" where it was
+ *                            `true`, "tag" where it had one, and "parameter" where that one stays
+ *   leaf   path              its former path -> its new one, which is the line's
+ *   leaf   parameter         `parameter 7 (a.w)`: its id and its primary leaf, then ` transposed` for a leaf that
+ *                            sees it so: tied, untied
+ *   leaf   frozen, detached  `false`, `true`
+ *   leaf   value, state      "" -> how it is overwritten
+ *   leaf   stepped_by        one group -> another, whose optimizer steps it from here on, of which no assignment
+ *                            tells: the group assigned was defined or deleted, or the leaf was tied
+ *   node   group             what is assigned to exactly this node ("": nothing) -> another group. With because
+ *                            where an edit writes it so that a parameter keeps its group: the leaf that was its
+ *                            primary one, or the former path of what was renamed
+ *   node   tag               the inner node's tag ("": none) -> another one
+ *   group  optimizer         its expression ("": not defined) -> another one
+ *   @name  selection         what the name stands for ("": nothing) -> another expression */
 struct esp_change {
   uint64_t leaf_id; /* 0: not a leaf's */
-  const char *path;
-  const char *field; /* "leaf", "frozen", "value", "group", "tag", ... */
-  const char *from;  /* "" for what was not there */
+  const char *path; /* of the leaf or node after the operation ("" is the root); a group's name; a selection's with @ */
+  const char *field;
+  const char *from; /* "" for what was not there */
   const char *to;
-  const char *because; /* the path of the selected leaf that this one is tied to, or "" */
+  const char *because; /* the path of the leaf, selected or tied to, that makes this one change, or "" */
 };
 
 struct esp_diff {
@@ -198,6 +288,8 @@ struct esp_leaf_new {
   const char *tag;   /* "" for none */
   const char *group; /* an explicit assignment of the leaf, or ""; ignored where the leaf is there already */
   bool frozen;
+  bool detached; /* ignored of a buffer */
+  bool again;    /* although a leaf of this path was removed */
 };
 
 /* A copy of base to be changed. base is ref'd. NULL without memory. */
@@ -214,12 +306,13 @@ enum esp_code esp_edit_assign(struct esp_edit *edit, const char *node, size_t no
  * kind are joined: nothing of them changes. INVALID_ARGUMENT naming the leaf for: a bad path, shape or dtype, a
  * duplicate in the batch, a leaf that would lie below another leaf or above one, or a leaf that is there with another
  * shape, dtype or kind (the message has both). ret_ids and ret_added have len entries: the leaf's id, and whether it is
- * new. storage of a new leaf is NULL until esp_edit_bind. */
+ * new. storage of a new leaf is NULL until esp_edit_bind. FAILED_PRECONDITION naming a leaf that was removed, unless it
+ * comes `again`. */
 enum esp_code esp_edit_add(struct esp_edit *edit, const struct esp_leaf_new *leaves, size_t len, uint64_t *ret_ids,
                            bool *ret_added, struct esp_status *st) ESP_WARN_UNUSED;
 
-/* Gives the new leaf's parameter its storage; the reference passes to the edit. Each new leaf needs one before finish.
- */
+/* Gives the parameter of a new or untied leaf its storage; the reference passes to the edit. Each needs one before
+ * finish (of leaves that were tied meanwhile, only those whose place has none). */
 void esp_edit_bind(struct esp_edit *edit, uint64_t leaf_id, struct esp_object *storage);
 
 /* Freezes or thaws the parameters of the selected leaves (selected from the edit's current view). Those tied to them
@@ -227,10 +320,69 @@ void esp_edit_bind(struct esp_edit *edit, uint64_t leaf_id, struct esp_object *s
 enum esp_code esp_edit_freeze(struct esp_edit *edit, const struct esp_selection *sel, bool frozen,
                               struct esp_status *st) ESP_WARN_UNUSED;
 
-/* Notes in the diff that the value of the selected leaves is overwritten; the layout's epoch goes up, its flags stay.
- */
-enum esp_code esp_edit_touch_value(struct esp_edit *edit, const struct esp_selection *sel,
-                                   struct esp_status *st) ESP_WARN_UNUSED;
+/* Notes in the diff that something of the selected leaves' parameters is overwritten that no layout has: field
+ * ("value" or "state") is static, to says how ("set", "reset", "copied from a.b") and is copied. The layout's epoch
+ * goes up, its flags stay. */
+enum esp_code esp_edit_touch(struct esp_edit *edit, const struct esp_selection *sel, const char *field, const char *to,
+                             struct esp_status *st) ESP_WARN_UNUSED;
+
+/* Detaches or attaches the selected leaves themselves; those tied to them stay as they are. Buffers are passed over. */
+enum esp_code esp_edit_detach(struct esp_edit *edit, const struct esp_selection *sel, bool detached,
+                              struct esp_status *st) ESP_WARN_UNUSED;
+
+/* Whether a leaf can be bound to the parameter of another one: esp_edit_tie's INVALID_ARGUMENT, or ESP_OK. */
+enum esp_code esp_tie_check(const struct esp_layout *layout, uint32_t leaf, uint32_t to, enum esp_view view,
+                            struct esp_status *st) ESP_WARN_UNUSED;
+/* Binds a leaf to the parameter that another one is bound to, seen through `view` from that one: both by their index in
+ * the edit's view, which tying does not change. The leaf's former parameter goes when no leaf is bound to it any more,
+ * and its storage is let go. No group of a parameter that stays changes: where the place of its new primary leaf would
+ * change it, an explicit assignment is written. Already bound so: nothing changes. Ties (and renames) in a row, without
+ * a look at the view between them, are cheap, and one step as to groups: nothing is written for a parameter that they
+ * make go. INVALID_ARGUMENT, naming both leaves and what differs: the leaf
+ * itself, another kind or dtype, another shape under the view, a transpose of what is not of rank 2. */
+enum esp_code esp_edit_tie(struct esp_edit *edit, uint32_t leaf, uint32_t to, enum esp_view view,
+                           struct esp_status *st) ESP_WARN_UNUSED;
+/* Gives each selected leaf that shares its parameter one of its own, of the leaf's shape and an identity view, with the
+ * group and the flag of the old one; where all leaves of a parameter are selected, its primary leaf keeps it. The new
+ * ones have no storage until esp_edit_bind: ret_leaves (room for sel->len) gets their leaves' ids, ret_from the ids of
+ * the parameters they had, ret_views how they saw them. */
+enum esp_code esp_edit_untie(struct esp_edit *edit, const struct esp_selection *sel, uint64_t *ret_leaves,
+                             uint64_t *ret_from, enum esp_view *ret_views, size_t *ret_len,
+                             struct esp_status *st) ESP_WARN_UNUSED;
+
+/* Defines a group or gives it another optimizer (the expression as printed; optim is ref'd); with the expression that
+ * it has nothing changes. Parameters whose assigned group was not defined follow. INVALID_ARGUMENT for the name,
+ * RESOURCE_EXHAUSTED past ESP_GROUPS_MAX. */
+enum esp_code esp_edit_group(struct esp_edit *edit, const char *name, const char *expression, struct esp_object *optim,
+                             struct esp_status *st) ESP_WARN_UNUSED;
+/* What is assigned to it falls back to "default". NOT_FOUND (the known ones are listed), FAILED_PRECONDITION for
+ * "default". */
+enum esp_code esp_edit_group_delete(struct esp_edit *edit, const char *name, struct esp_status *st) ESP_WARN_UNUSED;
+/* Drops the explicit assignment of exactly this node; none is no change. FAILED_PRECONDITION for the root,
+ * INVALID_ARGUMENT for a bad path. */
+enum esp_code esp_edit_unassign(struct esp_edit *edit, const char *node, size_t node_len,
+                                struct esp_status *st) ESP_WARN_UNUSED;
+
+/* Names a selection, whose syntax is checked, or forgets the name (text ""). INVALID_ARGUMENT, NOT_FOUND (the known
+ * ones are listed), RESOURCE_EXHAUSTED past ESP_SELECTIONS_MAX. */
+enum esp_code esp_edit_name_selection(struct esp_edit *edit, const char *name, const char *text,
+                                      struct esp_status *st) ESP_WARN_UNUSED;
+/* Tags an inner node ("" is the root), also one that is not there yet; tag "": no tag. INVALID_ARGUMENT for the path,
+ * also where it is a leaf's, whose tag is its own, or the tag. */
+enum esp_code esp_edit_tag(struct esp_edit *edit, const char *node, size_t node_len, const char *tag,
+                           struct esp_status *st) ESP_WARN_UNUSED;
+
+/* Gives a node, with everything below it, another path; ids, bindings, flags and groups stay, explicit assignments and
+ * tags go with it. Where its new place would change groups, an explicit assignment is written: of the node, if there is
+ * nothing else at its new place, else of the leaves. The new path may be a removed leaf's, the old one is not
+ * remembered. NOT_FOUND (suggestions); INVALID_ARGUMENT for the path or the root, or where a leaf would lie below or
+ * above another one or be there already. */
+enum esp_code esp_edit_rename(struct esp_edit *edit, const char *from, size_t from_len, const char *to, size_t to_len,
+                              struct esp_status *st) ESP_WARN_UNUSED;
+/* Takes leaves out of the tree, and parameters that no leaf is bound to any more. The paths are remembered: they can't
+ * be declared again (esp_edit_add: FAILED_PRECONDITION naming the leaf) unless the new leaf says that it may. */
+enum esp_code esp_edit_remove(struct esp_edit *edit, const struct esp_selection *sel,
+                              struct esp_status *st) ESP_WARN_UNUSED;
 
 /* The layout as the edit has it so far: to select from. Borrowed, and only until the edit's next change. The first look
  * after leaves or assignments changed resolves groups, which takes a walk over all leaves: not for a loop that assigns.

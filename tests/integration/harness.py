@@ -47,6 +47,20 @@ def environment():
     )
 
 
+def is_sanitized():
+    """Whether the build has a sanitizer, which needs memory and time of its own."""
+    with open(os.path.join(BUILD_DIR, "CMakeCache.txt"), encoding="utf-8") as cache:
+        return bool(re.search(r"^ESPALIER_SANITIZE:\w+=.", cache.read(), re.M))
+
+
+def documented(heading):
+    """The table under that heading of docs/errors.md: {what was sent: answer}."""
+    with open(f"{ROOT}/docs/errors.md", encoding="utf-8") as doc:
+        section = doc.read().split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    lines = [line.split(" | `", 1) for line in section.splitlines() if line.startswith("| ") and line.endswith("` |")]
+    return {what.removeprefix("| "): text.removesuffix("` |") for what, text in lines}
+
+
 def eventually(condition, what, timeout=TIMEOUT):
     """Waits until condition() is true, and returns what it was. Polls, with pauses, only because there is no event."""
     deadline = time.monotonic() + timeout

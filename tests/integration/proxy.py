@@ -185,11 +185,12 @@ class Proxy:
     def cut(self):
         """Cuts all connections, and waits until they are gone."""
         with self.condition:
-            for connection in self.connections:
+            connections = set(self.connections)  # whoever was cut may be back before the last one is
+            for connection in connections:
                 self.cuts += 1
                 connection.cut()
             self.condition.notify_all()
-            self.condition.wait_for(lambda: not self.connections, timeout=60)
+            self.condition.wait_for(lambda: not connections & self.connections, timeout=60)
 
     def close(self):
         self.closed = True

@@ -45,7 +45,7 @@ def chunk_in_order(*fields):
 
 class WireCase(harness.TestCase):
     def setUp(self):
-        self.started = self.server("--group=default=sgd(lr=1, momentum=0.5)", "--max-staged=1MiB")
+        self.started = self.server("--group=default=sgd(lr=1, momentum=0.5)", "--max-staged=1MiB", "--max-tree=1GiB")
         self.c = self.client(self.started.address)
         self.c.declare(leaf("net.w", 2, 3), leaf("net.b"), leaf("net.mean", 2, kind="KIND_BUFFER"), leaf("big", 1000))
         self.c.declare(leaf("single", 1, dtype="DTYPE_F32"))
@@ -273,7 +273,8 @@ class Declarations(WireCase):
         refused(clash, leaf("net.w", 6))
 
     def test_larger_than_the_tree_may_be(self):
-        self.refused(RESOURCE_EXHAUSTED, "leaf a: .*--max-tree", self.c.declare, leaf("a", 1 << 50))
+        self.refused(RESOURCE_EXHAUSTED, "leaf a: .*--max-tree", self.c.declare, leaf("a", 1 << 28))
+        self.refused(RESOURCE_EXHAUSTED, "leaf a: .*--max-tensor", self.c.declare, leaf("a", 1 << 50))
 
     def test_twice_in_one(self):
         self.refused(INVALID_ARGUMENT, "a", self.c.declare, leaf("a", 1), leaf("a", 2))

@@ -6,7 +6,7 @@
 The formulas and the order of evaluation are those of docs/optimizers.md, in plain Python floats, which are IEEE doubles:
 that is the whole of float64. For float32 every operation is done in double and rounded, which gives the bits of a
 float32 operation, since a double has more than twice a float's digits and two to spare. The cases of torch_cases.json
-(trajectories of PyTorch itself, compared within their tolerance) are copied into the same header.
+(trajectories of PyTorch and its kin, compared within their tolerance) are copied into the same header.
 """
 import json
 import math
@@ -89,7 +89,50 @@ class Adamw(Adam):
         return 1.0 - self.k["lr"] * self.k["weight_decay"]
 
 
-CLASSES = {"sgd": Sgd, "adam": Adam, "adamw": Adamw}
+class ClipValue:
+    """torch.nn.utils.clip_grad_value_"""
+    states = []
+
+    def __init__(self, knobs, n, r):
+        self.max = r(knobs["max"])
+
+    def update(self, i, t, g, x):
+        return min(max(g, -self.max), self.max)
+
+    def scale(self):
+        return 1.0
+
+
+class ClipNorm:
+    """torch.nn.utils.clip_grad_norm_: max / (norm + eps), at most 1, with the norm in double"""
+    states = []
+
+    def __init__(self, knobs, n, r, scope):
+        self.k, self.r, self.scope = {"eps": 1e-6, **knobs}, r, scope
+
+    def begin(self, squares):
+        norm = math.sqrt(squares + OTHERS[self.scope])
+        self.factor = self.r(min(1.0, self.k["max"] / (norm + self.k["eps"])))
+
+    def update(self, i, t, g, x):
+        return self.r(g * self.factor)
+
+    def scale(self):
+        return 1.0
+
+
+# What the squares of other parameters add up to: of the group, of all.
+OTHERS = {"clip_norm": 0.0, "clip_group_norm": 1.5, "clip_global_norm": 1e4}
+CLASSES = {"sgd": Sgd, "adam": Adam, "adamw": Adamw, "clip_value": ClipValue,
+           **{name: lambda *args, name=name: ClipNorm(*args, name) for name in OTHERS}}
+
+
+def sum_of_squares(values):
+    """Of one block: element i goes to lane i % 8, the lanes are added as a tree."""
+    lanes = [0.0] * 8
+    for i, value in enumerate(values):
+        lanes[i % 8] += value * value
+    return ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) + ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]))
 
 
 def expressions():
@@ -107,6 +150,13 @@ def expressions():
     yield [("adamw", {})]
     yield [("adamw", {"weight_decay": 0.0, "beta1": 0.0, "eps": 1e-3})]
     yield [("sgd", {"lr": 0.5, "momentum": 0.9}), ("sgd", {"lr": 0.1, "momentum": 0.5})]
+    yield [("clip_value", {"max": 0.5})]
+    yield [("clip_value", {"max": 0.3}), ("adam", {"lr": 0.01}), ("clip_value", {"max": 0.005})]
+    for name in OTHERS:
+        yield [(name, {"max": 0.5}), ("sgd", {"lr": 0.1, "momentum": 0.9})]
+    yield [("clip_norm", {"max": 40.0, "eps": 0.0})]
+    yield [("clip_norm", {"max": 1e9}), ("adamw", {"lr": 0.01})]
+    yield [("clip_global_norm", {"max": 1.0, "eps": 0.0}), ("clip_value", {"max": 0.1}), ("adamw", {"lr": 0.01})]
     yield [("adam", {"lr": 1.0}), ("adamw", {"lr": 0.1, "weight_decay": 0.2}), ("sgd", {"weight_decay": 0.1, "lr": 1.0})]
 
 
@@ -143,8 +193,12 @@ def run(chain, r, grads):
     x = [r(value) for value in X0]
     kept = []
     for t in range(1, STEPS + 1):
+        arrived = [r(g) for g in grads[t - 1]]
+        for member in members:
+            if isinstance(member, ClipNorm):
+                member.begin(sum_of_squares(arrived))
         for i in range(n):
-            u = r(grads[t - 1][i])
+            u = arrived[i]
             for member in members:
                 u = member.update(i, t, u, x[i])
             x[i] = r(r(x[i] * scale) - u)
@@ -167,6 +221,8 @@ def print_vectors():
     states_max = max(len(run(chain, round_f64, grads)[1]) for chain in chains)
     print(f"#define VECTOR_STEPS {STEPS}\n#define VECTOR_KEPT {len(KEPT)}\n#define VECTOR_LEN {len(X0)}")
     print(f"#define VECTOR_STATES_MAX {states_max}\n")
+    print(f"static const double vector_others_group = {OTHERS['clip_group_norm']};")
+    print(f"static const double vector_others_global = {OTHERS['clip_global_norm']};")
     print(f"static const int vector_kept[VECTOR_KEPT] = {{{', '.join(map(str, KEPT))}}};")
     print(f"static const double vector_x0[VECTOR_LEN] = {row(X0)};")
     print(f"static const double vector_grads[VECTOR_STEPS][VECTOR_LEN] = {block([row(g) for g in grads])};\n")
@@ -187,7 +243,7 @@ def print_torch():
         cases = json.load(file)
     steps = max(len(case["xs"]) for case in cases)
     length = max(len(case["x0"]) for case in cases)
-    print("/* Trajectories of PyTorch itself. */")
+    print("/* Trajectories of PyTorch and, where a rule of ours says the same, of optax, Keras and Optimisers.jl. */")
     print(f"#define TORCH_STEPS_MAX {steps}\n#define TORCH_LEN_MAX {length}\n")
     print("static const struct torch_case {\n  const char *id;\n  const char *expression;\n  bool is_f32;\n  double tol;")
     print("  size_t n;\n  size_t steps_len;\n  double x0[TORCH_LEN_MAX];\n  double grads[TORCH_STEPS_MAX][TORCH_LEN_MAX];")

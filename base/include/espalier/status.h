@@ -42,7 +42,8 @@ enum esp_code {
 
 struct esp_status {
   enum esp_code code;                  /* the same as was returned */
-  char message[ESP_MESSAGE_BYTES_MAX]; /* one sentence or more, NUL-terminated UTF-8; "" after success */
+  char message[ESP_MESSAGE_BYTES_MAX]; /* one sentence or more, NUL-terminated UTF-8 without control characters; ""
+                                          after success */
 };
 
 #if defined(__GNUC__)
@@ -56,10 +57,15 @@ struct esp_status {
 /* The code's name, as "NOT_FOUND"; "UNKNOWN" for a value that is none. */
 const char *esp_code_name(enum esp_code code);
 
-/* Writes code and message to st (which may be NULL) and returns code; a message that is too long is cut at a character.
- */
+/* Writes code and message to st (which may be NULL) and returns code. A message that is too long is cut at a character;
+ * control characters and bytes that are not UTF-8 become question marks. */
 enum esp_code esp_fail(struct esp_status *st, enum esp_code code, const char *format, ...) ESP_PRINTF(3, 4);
 enum esp_code esp_fail_v(struct esp_status *st, enum esp_code code, const char *format, va_list args) ESP_PRINTF(3, 0);
+
+#ifdef __clang_analyzer__
+/* What the static analyzer can't see: the code comes back. Without it every failure might be a success. */
+#define esp_fail(st, code, ...) ((void)esp_fail(st, code, __VA_ARGS__), (code))
+#endif
 
 #ifdef __cplusplus
 }

@@ -5,6 +5,7 @@ LOAD_SHARE in the environment says how much of the full load a test takes; ctest
 
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -23,6 +24,27 @@ LONG = 8 * harness.TIMEOUT  # for what takes long because it is much
 def scaled(count, least=1):
     """The share of a count that this build takes."""
     return max(least, math.ceil(count * SHARE))
+
+
+def of_process(pid, name):
+    """A line of /proc's status of a process, in bytes."""
+    with open(f"/proc/{pid}/status", encoding="utf-8") as status:
+        (line,) = (line for line in status if line.startswith(name + ":"))
+    return int(line.split()[1]) << 10
+
+
+def resident(pid):
+    return of_process(pid, "VmRSS")
+
+
+def resident_peak(pid):
+    return of_process(pid, "VmHWM")
+
+
+def is_sanitized(pid):
+    """Whether its memory is that of a sanitizer rather than its own."""
+    with open(f"/proc/{pid}/maps", encoding="utf-8") as maps:
+        return re.search("/lib[at]san", maps.read()) is not None
 
 
 @dataclass

@@ -87,7 +87,7 @@ class Restart(TestCase):
     def test_a_server_that_stays_stopped(self):
         server = self.server(ONES)
         for flags in [], ["--shared"]:
-            pusher = self.pusher(server.address, LEAVES, "--threads=4", "--deadline-ms=500", *flags)
+            pusher = self.pusher(server.address, LEAVES, "--threads=4", "--deadline-ms=3000", *flags)
             pusher.wait_for(Push, 50)
             self.stop_server(server, True)
             log = pusher.wait(code=1)  # that it ends is the point

@@ -109,6 +109,7 @@ static void the_allocation_after_n_successes_fails_once(void **state) {
     for (int i = 0; i < 10; i++) {
       void *block = i % 3 == 0 ? esp_malloc(8) : i % 3 == 1 ? esp_calloc_aligned(8) : esp_calloc(1, 8);
       assert_int_equal(block == NULL, i == n);
+      assert_int_equal(esp_alloc_fail_is_due(), i < n);
       esp_free(block);
     }
   }

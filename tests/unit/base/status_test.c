@@ -67,6 +67,13 @@ static void bytes_that_are_no_characters_are_cut_anywhere(void **state) {
   assert_in_range(strlen(st.message), ESP_MESSAGE_BYTES_MAX - 5, ESP_MESSAGE_BYTES_MAX - 1);
 }
 
+static void what_is_not_fit_to_be_shown_becomes_a_question_mark(void **state) {
+  (void)state;
+  struct esp_status st;
+  esp_fail(&st, ESP_INTERNAL, "a\x1b[2Jb\n\x7f c\xff \xc2\x9b \xc3\xa9 \xe2\x82 \xed\xa0\x80.");
+  assert_string_equal(st.message, "a?[2Jb?? c? ?? \xc3\xa9 ?? ???.");
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       ESP_TEST(names_are_those_of_grpc),
@@ -74,6 +81,7 @@ int main(void) {
       ESP_TEST(a_message_may_be_made_of_the_one_before),
       ESP_TEST(a_long_message_is_cut_between_characters),
       ESP_TEST(bytes_that_are_no_characters_are_cut_anywhere),
+      ESP_TEST(what_is_not_fit_to_be_shown_becomes_a_question_mark),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

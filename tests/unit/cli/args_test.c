@@ -57,6 +57,27 @@ static void options_stand_anywhere(void **state) {
   }
 }
 
+/* Options of the operation go to what reads its words, each with its value. */
+static void an_operation_has_options_of_its_own(void **state) {
+  (void)state;
+  struct esp_cli cli;
+  parse_ok("tie --value=mean a --transpose b --dry-run --reason because --yes", &cli);
+  static const char *const words[] = {"--value", "mean", "--transpose"};
+  assert_int_equal(cli.words_len, 3);
+  for (size_t i = 0; i < 3; i++)
+    assert_string_equal(cli.words[i], words[i]);
+  assert_int_equal(cli.options, ESP_CLI_VALUE | ESP_CLI_TRANSPOSE | ESP_CLI_DRY_RUN | ESP_CLI_REASON | ESP_CLI_YES);
+  assert_string_equal(cli.reason, "because");
+  assert_int_equal(cli.args_len, 2);
+  parse_ok("apply -e a --operation b -ec file", &cli);
+  assert_int_equal(cli.expressions_len, 3);
+  assert_string_equal(cli.expressions[2], "c");
+  assert_string_equal(cli.args[0], "file");
+  assert_usage("freeze -e a", "freeze takes no --operation");
+  assert_usage("freeze a --seed 1", "freeze takes no --seed");
+  assert_usage("apply -e", "-e needs a value");
+}
+
 static void words_that_look_like_options_are_words(void **state) {
   (void)state;
   struct esp_cli cli;
@@ -158,6 +179,7 @@ static void times_need_a_unit(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       ESP_TEST(options_stand_anywhere),
+      ESP_TEST(an_operation_has_options_of_its_own),
       ESP_TEST(words_that_look_like_options_are_words),
       ESP_TEST(the_server_comes_from_the_environment),
       ESP_TEST(wrong_lines_say_what_is_wrong),

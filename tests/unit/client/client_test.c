@@ -100,11 +100,14 @@ static void test_options(void **state) {
     struct esp_client_options options;
     const char *says;
   } cases[] = {
-      {{NULL, NULL, 0, 20, 1000, 0, NULL, NULL}, "deadline_ms"},
-      {{NULL, NULL, 30000, 0, 1000, 0, NULL, NULL}, "backoff_ms"},
-      {{NULL, NULL, 30000, 20, 19, 0, NULL, NULL}, "backoff_ms_max"},
-      {{NULL, long_name, 30000, 20, 1000, 0, NULL, NULL}, "256 bytes"},
-      {{"nowhere:port", NULL, 30000, 20, 1000, 0, NULL, NULL}, "nowhere:port"},
+      {{NULL, NULL, 0, 20, 1000, 0, NULL, NULL, ESP_LINEAGE_FAIL, 0, 0}, "deadline_ms"},
+      {{NULL, NULL, 30000, 0, 1000, 0, NULL, NULL, ESP_LINEAGE_FAIL, 0, 0}, "backoff_ms"},
+      {{NULL, NULL, 30000, 20, 19, 0, NULL, NULL, ESP_LINEAGE_FAIL, 0, 0}, "backoff_ms_max"},
+      {{NULL, long_name, 30000, 20, 1000, 0, NULL, NULL, ESP_LINEAGE_FAIL, 0, 0}, "256 bytes"},
+      {{"nowhere:port", NULL, 30000, 20, 1000, 0, NULL, NULL, ESP_LINEAGE_FAIL, 0, 0}, "nowhere:port"},
+      {{NULL, NULL, 30000, 20, 1000, 0, NULL, NULL, (enum esp_lineage_policy)2, 0, 0}, "on_new_lineage is 2"},
+      {{NULL, NULL, 30000, 20, 1000, 0, NULL, NULL, ESP_LINEAGE_FAIL, 17, 0}, "channels is 17, of 16"},
+      {{NULL, NULL, 30000, 20, 1000, 0, NULL, NULL, ESP_LINEAGE_FAIL, 0, 65}, "in_flight_max is 65, of 64"},
   };
   for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
     esp_client *client = NULL;
@@ -114,7 +117,7 @@ static void test_options(void **state) {
     assert_null(client);
   }
   long_name[255] = 0;
-  struct esp_client_options good = {NULL, long_name, UINT64_MAX, 1, 1, 0, NULL, NULL};
+  struct esp_client_options good = {NULL, long_name, UINT64_MAX, 1, 1, 0, NULL, NULL, ESP_LINEAGE_FAIL, 0, 0};
   esp_client *client;
   assert_int_equal(esp_client_open(&good, &client, NULL), ESP_OK);
   esp_client_close(client);
@@ -182,6 +185,38 @@ static void test_arguments(void **state) {
   assert_int_equal(esp_get(client, "", &tensor, &st), ESP_INVALID_ARGUMENT);
   assert_int_equal(id, 99);
   assert_false(esp_leaf_is_frozen(client, 1));
+  esp_client_close(client);
+}
+
+static void test_rows(void **state) {
+  (void)state;
+  float data[6] = {0};
+  struct esp_tensor tensor = {.dtype = ESP_F32, .shape = {3, 2}, .rank = 2, .data = data, .bytes = sizeof data};
+  size_t bytes = 0;
+  assert_ptr_equal(esp_row(&tensor, 0, NULL), data);
+  assert_ptr_equal(esp_row(&tensor, 2, &bytes), data + 4);
+  assert_int_equal(bytes, 8);
+  assert_null(esp_row(&tensor, 3, &bytes));
+  struct esp_tensor scalar = {.dtype = ESP_F32, .data = data, .bytes = 4};
+  assert_ptr_equal(esp_row(&scalar, 0, &bytes), data);
+  assert_int_equal(bytes, 4);
+  assert_null(esp_row(&scalar, 1, NULL));
+}
+
+/* A value that the library does not keep can't be declared again. */
+static void test_redeclare_has_no_values(void **state) {
+  (void)state;
+  struct esp_client_options options = ESP_CLIENT_OPTIONS_INIT;
+  options.target = "127.0.0.1:1";
+  options.on_new_lineage = ESP_LINEAGE_REDECLARE;
+  esp_client *client;
+  assert_int_equal(esp_client_open(&options, &client, NULL), ESP_OK);
+  float value = 1;
+  struct esp_leaf_spec spec = {.path = "a", .dtype = ESP_F32, .init = ESP_VALUE, .value = &value};
+  esp_leaf_id id;
+  struct esp_status st;
+  assert_int_equal(esp_declare(client, &spec, 1, &id, &st), ESP_INVALID_ARGUMENT);
+  assert_non_null(strstr(st.message, "leaf a: its init is ESP_VALUE"));
   esp_client_close(client);
 }
 
@@ -383,7 +418,7 @@ static void test_leaves_of_an_old_lineage(void **state) {
   esp_leaves_put(&client->leaves, &leaf);
   client->leaves_lineage = 1;
   uint64_t lineage;
-  assert_int_equal(esp_session_leaves_check(client, &lineage, NULL), ESP_OK);
+  assert_int_equal(esp_session_leaves_check(client, 0, 0, &lineage, NULL), ESP_OK);
   assert_int_equal(lineage, 1);
   assert_true(esp_leaf_is_frozen(client, 1));
   client->lineage = 2;
@@ -406,6 +441,8 @@ int main(void) {
                                      ESP_TEST(test_open_without_memory),
                                      ESP_TEST(test_target_from_the_environment),
                                      ESP_TEST(test_arguments),
+                                     ESP_TEST(test_rows),
+                                     ESP_TEST(test_redeclare_has_no_values),
                                      ESP_TEST(test_refused_at_once),
                                      ESP_TEST(test_refused_until_the_deadline),
                                      ESP_TEST(test_names),

@@ -112,6 +112,33 @@ static void test_chunk_by_path(void **state) {
   }
 }
 
+/* What is had of another lineage is not told. */
+static void test_pull(void **state) {
+  (void)state;
+  float data[3];
+  const struct esp_weight weights[3] = {{7, data, 4}, {8, data, 4}, {9, data, 4}};
+  const struct esp_have have[3] = {
+      {.lineage = 5, .parameter = 70, .version = 3}, {.lineage = 4}, {.lineage = 5, .parameter = 90, .view = 1}};
+  struct esp_pull_ask ask = {
+      .weights = weights, .have = have, .len = 3, .consistent = true, .have_lineage = 5, .wait_ms = 11};
+  struct esp_buf buf = {0};
+  assert_int_equal(esp_encode_pull(&buf, &ask, NULL), ESP_OK);
+  Espalier__V1__StreamRequest *message = espalier__v1__stream_request__unpack(NULL, buf.len, buf.data);
+  const Espalier__V1__PullRequest *pull = message->pull;
+  assert_int_equal(pull->n_leaf_ids, 3);
+  assert_true(pull->leaf_ids[0] == 7 && pull->leaf_ids[1] == 8 && pull->leaf_ids[2] == 9);
+  assert_true(pull->consistent && pull->have_lineage == 5 && pull->wait_ms == 11);
+  assert_int_equal(pull->n_have, 2);
+  assert_true(pull->have[0]->leaf_id == 7 && pull->have[0]->parameter == 70 && pull->have[0]->version == 3);
+  assert_true(pull->have[1]->leaf_id == 9 && pull->have[1]->view == ESPALIER__V1__VIEW__VIEW_TRANSPOSE);
+  espalier__v1__stream_request__free_unpacked(message, NULL);
+  for (int n = 0; n < 2; n++) {
+    esp_alloc_fail_at(n);
+    assert_int_equal(esp_encode_pull(&buf, &ask, NULL), ESP_RESOURCE_EXHAUSTED);
+  }
+  esp_buf_done(&buf);
+}
+
 /* ---- answers ---- */
 
 static struct esp_in whole(const struct esp_buf *buf, struct esp_span *span) {
@@ -240,6 +267,109 @@ static void test_description(void **state) {
   esp_buf_done(&buf);
 }
 
+/* Two pages, with every allocation failing in turn. */
+static void test_workers_pages(void **state) {
+  (void)state;
+  Espalier__V1__WorkersResponse__Worker worker = ESPALIER__V1__WORKERS_RESPONSE__WORKER__INIT;
+  Espalier__V1__WorkersResponse__Worker *workers[] = {&worker, &worker};
+  worker.session = 3;
+  worker.name = (char *)"gpu-1";
+  worker.live = 1;
+  worker.last_sequence = 9;
+  worker.in_flight = 2;
+  worker.pushes = 8;
+  worker.last_seen_ms = 40;
+  worker.staleness = 5;
+  Espalier__V1__WorkersResponse message = ESPALIER__V1__WORKERS_RESPONSE__INIT;
+  message.n_workers = 2;
+  message.workers = workers;
+  struct esp_buf buf = {0};
+  pack(&buf, &message.base);
+  struct esp_span span;
+  enum esp_code code = ESP_RESOURCE_EXHAUSTED;
+  for (int64_t fail = 0; code != ESP_OK; fail++) {
+    struct esp_workers *result = NULL;
+    esp_alloc_fail_at(fail);
+    code = esp_decode_workers(whole(&buf, &span), &result, NULL);
+    if (code == ESP_OK)
+      code = esp_decode_workers(whole(&buf, &span), &result, NULL);
+    esp_alloc_fail_at(-1);
+    if (code == ESP_OK) {
+      const struct esp_worker_info *last = &result->workers[3];
+      assert_int_equal(result->len, 4);
+      assert_string_equal(last->name, "gpu-1");
+      assert_string_equal(last->peer, "");
+      assert_true(last->session == 3 && last->live && last->last_sequence == 9 && last->in_flight == 2);
+      assert_true(last->pushes == 8 && last->last_seen_ms == 40 && last->staleness == 5);
+    } else {
+      assert_int_equal(code, ESP_RESOURCE_EXHAUSTED);
+      assert_true(fail < 100);
+    }
+    esp_workers_free(result);
+  }
+  esp_buf_done(&buf);
+}
+
+static void test_server_info(void **state) {
+  (void)state;
+  Espalier__V1__MemoryInfo memory = ESPALIER__V1__MEMORY_INFO__INIT;
+  memory.copy_on_write_max = 1;
+  memory.spare = 2;
+  memory.resident = 3;
+  Espalier__V1__ServerInfoReply message = ESPALIER__V1__SERVER_INFO_REPLY__INIT;
+  message.version = (char *)"a version that has far more than thirty-one bytes";
+  message.memory = &memory;
+  message.connections = 4;
+  message.connections_max = 5;
+  message.connections_refused = 6;
+  message.streams = 7;
+  message.in_flight = 8;
+  message.in_flight_max = 9;
+  message.pulls_active = 10;
+  message.watches = 11;
+  struct esp_buf buf = {0};
+  pack(&buf, &message.base);
+  struct esp_span span;
+  struct esp_server_info info;
+  assert_int_equal(esp_decode_server_info(whole(&buf, &span), &info, NULL), ESP_OK);
+  assert_string_equal(info.version, "a version that has far more tha"); /* cut to its room */
+  assert_true(info.memory_copy_on_write_max == 1 && info.memory_spare == 2 && info.memory_resident == 3);
+  assert_true(info.connections == 4 && info.connections_max == 5 && info.connections_refused == 6);
+  assert_true(info.streams == 7 && info.in_flight == 8 && info.in_flight_max == 9);
+  assert_true(info.pulls_active == 10 && info.watches == 11 && info.memory_staged == 0);
+  esp_buf_done(&buf);
+}
+
+static void test_event(void **state) {
+  (void)state;
+  Espalier__V1__LayoutEvent__Leaf leaves[2] = {ESPALIER__V1__LAYOUT_EVENT__LEAF__INIT,
+                                               ESPALIER__V1__LAYOUT_EVENT__LEAF__INIT};
+  Espalier__V1__LayoutEvent__Leaf *list[2] = {&leaves[0], &leaves[1]};
+  leaves[0].id = 7;
+  leaves[0].path = (char *)"a.b";
+  leaves[0].frozen = 1;
+  leaves[1].id = 8;
+  leaves[1].detached = leaves[1].removed = 1;
+  Espalier__V1__LayoutEvent message = ESPALIER__V1__LAYOUT_EVENT__INIT;
+  message.epoch = 3;
+  message.commit = 4;
+  message.lineage = 5;
+  message.n_leaves = 2;
+  message.leaves = list;
+  struct esp_buf buf = {0};
+  struct esp_span span;
+  pack(&buf, &message.base);
+  struct esp_layout_event *event;
+  assert_int_equal(esp_decode_event(whole(&buf, &span), &event, NULL), ESP_OK);
+  assert_true(event->epoch == 3 && event->commit == 4 && event->lineage == 5 && event->changes_len == 2);
+  assert_string_equal(event->changes[0].path, "a.b");
+  assert_true(event->changes[0].leaf == 7 && event->changes[0].frozen && !event->changes[0].removed);
+  assert_string_equal(event->changes[1].path, "");
+  assert_true(event->changes[1].leaf == 8 && event->changes[1].detached && event->changes[1].removed);
+  esp_free(event);
+  esp_buf_done(&buf);
+}
+
 static void test_garbage(void **state) {
   (void)state;
   uint8_t bytes[] = {0x0a, 0xff, 0xff, 0xff};
@@ -247,9 +377,10 @@ static void test_garbage(void **state) {
   struct esp_in in = {.spans = &span, .len = 1};
   struct esp_session_reply session;
   struct esp_stream_reply stream;
-  struct esp_event event;
+  struct esp_layout_event *event;
   struct esp_declare_reply declare;
   struct esp_server_info info;
+  struct esp_workers *workers = NULL;
   uint64_t stage;
   assert_int_equal(esp_decode_join(in, &session, NULL), ESP_INTERNAL);
   assert_int_equal(esp_decode_heartbeat(in, &session, NULL), ESP_INTERNAL);
@@ -258,15 +389,25 @@ static void test_garbage(void **state) {
   assert_int_equal(esp_decode_declare(in, &declare, NULL), ESP_INTERNAL);
   assert_int_equal(esp_decode_stage(in, &stage, NULL), ESP_INTERNAL);
   assert_int_equal(esp_decode_server_info(in, &info, NULL), ESP_INTERNAL);
+  assert_int_equal(esp_decode_workers(in, &workers, NULL), ESP_INTERNAL);
   in.len = 0; /* an empty message is a valid one, but a Join must say which session */
   assert_int_equal(esp_decode_join(in, &session, NULL), ESP_INTERNAL);
   assert_int_equal(esp_decode_server_info(in, &info, NULL), ESP_OK);
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {
-      ESP_TEST(test_runs),          ESP_TEST(test_runs_that_do_not_fit), ESP_TEST(test_leaf_is_one_of_a_declaration),
-      ESP_TEST(test_chunk_by_path), ESP_TEST(test_stream_reply),         ESP_TEST(test_field_3_is_no_chunk_elsewhere),
-      ESP_TEST(test_apply_pages),   ESP_TEST(test_description),          ESP_TEST(test_garbage)};
+  const struct CMUnitTest tests[] = {ESP_TEST(test_runs),
+                                     ESP_TEST(test_runs_that_do_not_fit),
+                                     ESP_TEST(test_leaf_is_one_of_a_declaration),
+                                     ESP_TEST(test_chunk_by_path),
+                                     ESP_TEST(test_stream_reply),
+                                     ESP_TEST(test_field_3_is_no_chunk_elsewhere),
+                                     ESP_TEST(test_apply_pages),
+                                     ESP_TEST(test_description),
+                                     ESP_TEST(test_workers_pages),
+                                     ESP_TEST(test_server_info),
+                                     ESP_TEST(test_pull),
+                                     ESP_TEST(test_event),
+                                     ESP_TEST(test_garbage)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

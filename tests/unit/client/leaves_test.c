@@ -1,4 +1,5 @@
 #include <stdio.h>
+#include <string.h>
 
 #include "base/alloc.h"
 #include "client/src/leaves.h"
@@ -44,6 +45,33 @@ static void test_put_replaces(void **state) {
   esp_leaves_done(&leaves);
 }
 
+static void test_spec_copy(void **state) {
+  (void)state;
+  char path[] = "a.b", tag[] = "Dense", alias_of[] = "a.c";
+  struct esp_leaf_spec spec = {.path = path,
+                               .tag = tag,
+                               .alias_of = alias_of,
+                               .detached = true,
+                               .shape = {3},
+                               .rank = 1,
+                               .dtype = ESP_F64,
+                               .value = path};
+  struct esp_leaf_spec *copy = esp_leaf_spec_copy(&spec);
+  memset(path, 'x', 3);
+  memset(tag, 'x', 5);
+  memset(alias_of, 'x', 3);
+  assert_string_equal(copy->path, "a.b");
+  assert_string_equal(copy->tag, "Dense");
+  assert_string_equal(copy->alias_of, "a.c");
+  assert_true(copy->detached && !copy->transposed);
+  assert_null(copy->group);
+  assert_null(copy->value);
+  assert_true(copy->shape[0] == 3 && copy->rank == 1 && copy->dtype == ESP_F64);
+  esp_free(copy);
+  esp_alloc_fail_at(0);
+  assert_null(esp_leaf_spec_copy(&spec));
+}
+
 static void test_no_memory(void **state) {
   (void)state;
   struct esp_leaves leaves = {0};
@@ -57,6 +85,7 @@ static void test_no_memory(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {ESP_TEST(test_find), ESP_TEST(test_put_replaces), ESP_TEST(test_no_memory)};
+  const struct CMUnitTest tests[] = {ESP_TEST(test_find), ESP_TEST(test_put_replaces), ESP_TEST(test_spec_copy),
+                                     ESP_TEST(test_no_memory)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

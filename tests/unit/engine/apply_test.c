@@ -49,7 +49,7 @@ static void test_refusals(void **state) {
   assert_non_null(strstr(outcome.st.message, "\"encoder\""));
   assert_int_equal(apply_one(&fixture, ESP_OPERATION_FREEZE, "", &outcome), ESP_INVALID_ARGUMENT);
   assert_int_equal(apply_one(&fixture, ESP_OPERATION_FREEZE, "a..b", &outcome), ESP_INVALID_ARGUMENT);
-  assert_int_equal(apply_one(&fixture, ESP_OPERATION_FREEZE, "name:bias", &outcome), ESP_UNIMPLEMENTED);
+  assert_int_equal(apply_one(&fixture, ESP_OPERATION_FREEZE, "name:bias", &outcome), ESP_NOT_FOUND);
   struct esp_operation ops[2] = {{.kind = ESP_OPERATION_FREEZE, .selection = "head"},
                                  {.kind = ESP_OPERATION_FREEZE, .selection = "nosuch"}};
   struct esp_apply_request request = {.operations = ops, .operations_len = 2, .idempotency_key = ""};
@@ -200,10 +200,35 @@ static void test_thaw_with_reset(void **state) {
   fixture_close(&fixture);
 }
 
+/* Through a leaf that sees its parameter the other way round. */
+static void test_set_transposed(void **state) {
+  (void)state;
+  struct fixture fixture;
+  struct outcome outcome;
+  struct esp_status st;
+  fixture_open(&fixture);
+  struct esp_declare_leaf leaves[2] = {vector_f64("a", 2), vector_f64("b", 3)};
+  leaves[0].shape = (struct esp_shape){.rank = 2, .dims = {2, 3}};
+  leaves[1].shape = (struct esp_shape){.rank = 2, .dims = {3, 2}};
+  leaves[0].alias_of = "b";
+  leaves[0].view = ESP_VIEW_TRANSPOSE;
+  assert_int_equal(declare(&fixture, leaves, 2, &outcome), ESP_OK);
+  uint64_t a = outcome.ids[0], b = outcome.ids[1];
+  const double value[6] = {1, 2, 3, 4, 5, 6}, turned[6] = {1, 4, 2, 5, 3, 6};
+  assert_int_equal(set(&fixture, "a", stage(&fixture, a, value, 48, &st), false, &outcome), ESP_OK);
+  struct esp_pin pins[2] = {pin_one(&fixture, a), pin_one(&fixture, b)};
+  assert_memory_equal(pins[0].bytes, value, 48);
+  assert_memory_equal(pins[1].bytes, turned, 48);
+  esp_hold_unref(pins[0].hold);
+  esp_hold_unref(pins[1].hold);
+  fixture_close(&fixture);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       ESP_TEST(test_freeze_and_thaw), ESP_TEST(test_refusals), ESP_TEST(test_dry_run_then_if_epoch),
       ESP_TEST(test_idempotency_key), ESP_TEST(test_set),      ESP_TEST(test_thaw_with_reset),
+      ESP_TEST(test_set_transposed),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

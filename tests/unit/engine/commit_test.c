@@ -29,7 +29,7 @@ static void commit_all(struct fixture *fixture, struct members *members) {
 
 static uint64_t version_of(struct fixture *fixture, uint64_t leaf) {
   struct esp_pin pin = pin_one(fixture, leaf);
-  esp_pin_unref(pin.buffer);
+  esp_hold_unref(pin.hold);
   return pin.version;
 }
 

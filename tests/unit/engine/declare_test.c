@@ -54,9 +54,9 @@ static void test_initialisers(void **state) {
   assert_true(((const double *)c.bytes)[0] == 2.5 && ((const double *)c.bytes)[99999] == 2.5);
   assert_memory_equal(n1.bytes, n2.bytes, n1.bytes_len); /* one seed, the same bits */
   assert_true(((const double *)n1.bytes)[0] != ((const double *)n1.bytes)[1]);
-  esp_pin_unref(c.buffer);
-  esp_pin_unref(n1.buffer);
-  esp_pin_unref(n2.buffer);
+  esp_hold_unref(c.hold);
+  esp_hold_unref(n1.hold);
+  esp_hold_unref(n2.hold);
   leaves[0] = vector_f64("bad", 1);
   leaves[0].init = (struct esp_init){.kind = ESP_INIT_CONSTANT, .a = NAN};
   assert_int_equal(declare(&fixture, leaves, 1, &outcome), ESP_INVALID_ARGUMENT);

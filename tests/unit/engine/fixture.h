@@ -28,6 +28,7 @@ static inline void fixture_open_with(struct fixture *fixture, unsigned threads, 
                                        .threads = threads,
                                        .isa = isa,
                                        .max_staged = max_staged,
+                                       .max_copy_on_write = 64 << 20,
                                        .max_tree = UINT64_C(1) << 30,
                                        .stall_timeout_ms = 30000,
                                        .lease_ms = 30000,
@@ -72,7 +73,8 @@ struct outcome {
   char text[2048]; /* the diff, a line a change */
   struct esp_digest digest;
   struct esp_param_stat stat; /* of the first leaf of a digest */
-  struct esp_pin pin;
+  struct esp_pull_header header;
+  struct esp_pin pin; /* hold is NULL where the last event had none */
 };
 
 static inline void outcome_init(struct outcome *outcome) {
@@ -165,11 +167,15 @@ static inline void on_digest(void *data, enum esp_code code, const struct esp_st
   outcome_end(outcome, code, st);
 }
 
-static inline void on_pull(void *data, enum esp_code code, const struct esp_status *st, const struct esp_pin *pin) {
+static inline void on_pull(void *data, enum esp_code code, const struct esp_status *st,
+                           const struct esp_pull_event *event) {
   struct outcome *outcome = data;
   pthread_mutex_lock(&outcome->lock);
-  if (pin != NULL)
-    outcome->pin = *pin;
+  outcome->pin.hold = NULL; /* an unchanged leaf, the header, or the end */
+  if (event != NULL && event->header != NULL)
+    outcome->header = *event->header;
+  if (event != NULL && event->pin != NULL)
+    outcome->pin = *event->pin;
   outcome_end(outcome, code, st);
 }
 
@@ -278,11 +284,22 @@ static inline enum esp_code apply_request(struct fixture *fixture, const struct 
   return ret->code;
 }
 
+static inline enum esp_code apply_ops(struct fixture *fixture, const struct esp_operation *ops, size_t len,
+                                      struct outcome *ret) {
+  struct esp_apply_request request = {
+      .operations = ops, .operations_len = len, .idempotency_key = "", .actor = "ann", .reason = "because"};
+  return apply_request(fixture, &request, ret);
+}
+
 static inline enum esp_code apply_one(struct fixture *fixture, enum esp_operation_kind kind, const char *selection,
                                       struct outcome *ret) {
-  struct esp_operation op = {.kind = kind, .selection = selection};
-  struct esp_apply_request request = {.operations = &op, .operations_len = 1, .idempotency_key = ""};
-  return apply_request(fixture, &request, ret);
+  const struct esp_operation op = {.kind = kind, .selection = selection};
+  return apply_ops(fixture, &op, 1, ret);
+}
+
+static inline void apply_ok(struct fixture *fixture, struct esp_operation op, struct outcome *ret) {
+  if (apply_ops(fixture, &op, 1, ret) != ESP_OK)
+    fail_msg("%s", ret->st.message);
 }
 
 static inline enum esp_code digest(struct fixture *fixture, const char *selection, struct outcome *ret) {
@@ -292,29 +309,58 @@ static inline enum esp_code digest(struct fixture *fixture, const char *selectio
   return ret->code;
 }
 
+/* Asks for the next event and waits for it; false at the end. */
+static inline bool pull_next(struct esp_pull *pull, struct outcome *outcome) {
+  outcome->done = 0;
+  if (esp_pull_next(pull) == ESP_PULL_END)
+    return false;
+  outcome_wait(outcome);
+  return true;
+}
+
+/* Begins a pull and waits for its header, in outcome->header. */
+static inline enum esp_code pull_begin(struct fixture *fixture, const struct esp_pull_request *request,
+                                       struct outcome *outcome, struct esp_pull **ret) {
+  outcome_init(outcome);
+  *ret = NULL;
+  outcome->code = esp_pull_new(fixture->engine, request, on_pull, outcome, ret, &outcome->st);
+  if (outcome->code == ESP_OK)
+    assert_true(pull_next(*ret, outcome));
+  if (outcome->code != ESP_OK) {
+    esp_pull_free(*ret);
+    *ret = NULL;
+  }
+  return outcome->code;
+}
+
 /* Pins one leaf's value. */
 static inline struct esp_pin pin_one(struct fixture *fixture, uint64_t leaf) {
   struct outcome outcome;
   struct esp_pull *pull;
-  struct esp_pull_header header;
   struct esp_pull_request request = {.leaf_ids = &leaf, .leaf_ids_len = 1, .selection = ""};
-  outcome_init(&outcome);
-  if (esp_pull_new(fixture->engine, &request, on_pull, &outcome, &pull, &header, &outcome.st) != ESP_OK)
+  if (pull_begin(fixture, &request, &outcome, &pull) != ESP_OK)
     fail_msg("%s", outcome.st.message);
-  assert_true(esp_pull_next(pull));
-  outcome_wait(&outcome);
+  assert_true(pull_next(pull, &outcome));
   assert_int_equal(outcome.code, ESP_OK);
-  assert_false(esp_pull_next(pull));
+  struct esp_pin pin = outcome.pin;
+  assert_false(pull_next(pull, &outcome));
   esp_pull_free(pull);
-  return outcome.pin;
+  return pin;
 }
 
 /* The first element of an f64 leaf. */
 static inline double first_of(struct fixture *fixture, uint64_t leaf) {
   struct esp_pin pin = pin_one(fixture, leaf);
   double value = *(const double *)pin.bytes;
-  esp_pin_unref(pin.buffer);
+  esp_hold_unref(pin.hold);
   return value;
+}
+
+/* Bytes that pulls have reserved. */
+static inline uint64_t copies(struct fixture *fixture) {
+  struct esp_engine_info info;
+  esp_engine_info(fixture->engine, &info);
+  return info.memory_copy_on_write;
 }
 
 static inline uint64_t staged(struct fixture *fixture) {

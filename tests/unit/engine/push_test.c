@@ -19,7 +19,7 @@ static void test_steps_and_counts(void **state) {
   struct esp_pin pin = pin_one(&fixture, a);
   assert_memory_equal(pin.bytes, ((double[3]){-1, -2, -3}), sizeof(grad));
   assert_int_equal(pin.version, 2);
-  esp_pin_unref(pin.buffer);
+  esp_hold_unref(pin.hold);
   assert_true(first_of(&fixture, b) == 0);
   assert_int_equal(staged(&fixture), 0);
   fixture_close(&fixture);
@@ -61,7 +61,7 @@ static void test_any_cut_gives_the_same(void **state) {
     esp_push_free(push);
     struct esp_pin pin = pin_one(&fixture, a);
     assert_memory_equal(pin.bytes, ((double[3]){-0.25, 7, -1e-9}), sizeof(grad));
-    esp_pin_unref(pin.buffer);
+    esp_hold_unref(pin.hold);
     fixture_close(&fixture);
   }
 }

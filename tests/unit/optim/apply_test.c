@@ -23,6 +23,11 @@ static const char *const expressions[] = {
     "adam(lr=0.1, amsgrad=true, beta2=0.5)",
     "adam(lr=0.1, amsgrad=true, weight_decay=0.3, beta2=0.5)",
     "adamw(lr=0.1, weight_decay=0.3)",
+    "clip_value(0.3)",
+    "clip_value(0.3) | adam(lr=0.1) | clip_value(0.01)",
+    "clip_norm(1)",
+    "clip_group_norm(3) | sgd(lr=0.1, momentum=0.9)",
+    "clip_global_norm(1, eps=0) | clip_value(0.1) | adamw(lr=0.1)",
     "sgd(lr=0.5, momentum=0.9) | adamw(lr=0.1, weight_decay=0.3) | adam(lr=1) | sgd(lr=1, weight_decay=0.1)",
 };
 #define EXPRESSIONS_LEN (sizeof expressions / sizeof *expressions)
@@ -93,17 +98,17 @@ static void param_init(struct param *param, enum esp_dtype dtype, size_t n, size
 /* Elements first .. first+n of one step; in place or into out. */
 static void step_range(struct param *param, const struct esp_optim *optim, uint64_t t, enum esp_isa isa,
                        const struct mix *mix, bool in_place, size_t first, size_t n) {
-  const size_t offset = param->skew + first * param->size;
-  const void *grads[GRADS];
+  struct esp_grad grads[GRADS] = {{.data = NULL}};
   void *states[STATES_MAX];
   for (size_t i = 0; i < GRADS; i++)
-    grads[(i + t) % GRADS] = param->grads[i] + offset; /* another gradient each step */
+    grads[(i + t) % GRADS].data = param->grads[i] + param->skew; /* another gradient each step */
   for (size_t i = 0; i < STATES_MAX; i++)
-    states[i] = param->states[i] + offset;
+    states[i] = param->states[i] + param->skew;
   struct esp_step step;
-  esp_optim_step_init(optim, t, &step);
-  esp_optim_apply(optim, &step, isa, param->dtype, n, grads, mix->grads_len, mix->scale, param->x + offset,
-                  (in_place ? param->x : param->out) + offset, states);
+  const struct esp_norms norms = {.param = 9, .group = 5, .global = 20.0 / (double)t};
+  esp_optim_step_init(optim, t, &norms, &step);
+  esp_optim_apply(optim, &step, isa, param->dtype, first, n, grads, mix->grads_len, mix->scale, param->x + param->skew,
+                  (in_place ? param->x : param->out) + param->skew, states);
 }
 
 static void end_step(struct param *param, bool in_place) {
@@ -213,15 +218,15 @@ static void every_cut_has_the_same_bits(void **state) {
 static void sums_in_order_then_scales(void **state) {
   (void)state;
   const double grads[GRADS][2] = {{1e16, 0.1}, {1, 0.2}, {-1e16, 0.3}};
-  const void *const grad_data[] = {grads[0], grads[1], grads[2]};
+  const struct esp_grad grad_data[] = {{.data = grads[0]}, {.data = grads[1]}, {.data = grads[2]}};
   struct esp_optim *optim = must_parse("sgd(lr=1)");
   struct esp_step step;
-  esp_optim_step_init(optim, 1, &step);
+  esp_optim_step_init(optim, 1, NULL, &step);
   for (size_t len = 1; len <= GRADS; len++) {
     for (double scale = 1; scale > 0.1; scale /= 3) {
       const double x[2] = {0.5, 0.25};
       double out[2] = {0};
-      esp_optim_apply(optim, &step, ESP_ISA_SSE2, ESP_DTYPE_F64, 2, grad_data, len, scale, x, out, NULL);
+      esp_optim_apply(optim, &step, ESP_ISA_SSE2, ESP_DTYPE_F64, 0, 2, grad_data, len, scale, x, out, NULL);
       for (size_t i = 0; i < 2; i++) {
         double sum = grads[0][i];
         for (size_t k = 1; k < len; k++)
@@ -238,11 +243,11 @@ static void keeps_signs_of_zero(void **state) {
   (void)state;
   struct esp_optim *optim = must_parse("sgd(lr=1, momentum=0.5)");
   struct esp_step step;
-  esp_optim_step_init(optim, 1, &step);
+  esp_optim_step_init(optim, 1, NULL, &step);
   double x = -0.0, buffer = 123, gradient = -0.0; /* whatever is in the buffer, the first step does not read it */
-  const void *grads[] = {&gradient};
+  const struct esp_grad grads[] = {{.data = &gradient}};
   void *states[] = {&buffer};
-  esp_optim_apply(optim, &step, ESP_ISA_SSE2, ESP_DTYPE_F64, 1, grads, 1, 1, &x, &x, states);
+  esp_optim_apply(optim, &step, ESP_ISA_SSE2, ESP_DTYPE_F64, 0, 1, grads, 1, 1, &x, &x, states);
   assert_true(buffer == 0 && signbit(buffer));
   assert_true(x == 0 && !signbit(x)); /* -0 - -0 */
   esp_optim_unref(optim);

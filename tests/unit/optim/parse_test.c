@@ -1,4 +1,5 @@
 /* Expressions: what parses and how it is printed, what does not and which column is blamed. */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -34,6 +35,13 @@ static const struct {
     {"adamw(weight_decay=0, amsgrad=true, eps=0, lr=3e-4)", "adamw(lr=3e-4, eps=0, weight_decay=0, amsgrad=true)"},
     {"sgd(lr=0.1) | sgd(lr=1)", "sgd(lr=0.1) | sgd(lr=1)"},
     {"sgd|adam", "sgd | adam"},
+    {"clip_value(max=2)", "clip_value(max=2)"},
+    {"sgd | clip_value(max=0.001) | adam", "sgd | clip_value(max=1e-3) | adam"},
+    {"clip_norm(1.0) | adamw(lr=3e-4)", "clip_norm(max=1) | adamw(lr=3e-4)"},
+    {"clip_norm( +.5 , eps=0)", "clip_norm(max=0.5, eps=0)"},
+    {"clip_norm(eps=1e-6, max=10)", "clip_norm(max=10)"},
+    {"clip_group_norm(max=1)|clip_value(2)", "clip_group_norm(max=1) | clip_value(max=2)"},
+    {"clip_global_norm(max=0.25)", "clip_global_norm(max=0.25)"},
     {CHAIN_8, "sgd | sgd | sgd | sgd | sgd | sgd | sgd | sgd"},
     {AMSGRAD "|" AMSGRAD "|" AMSGRAD "|" AMSGRAD "|" AMSGRAD "|sgd(momentum=1)",
      "adam(amsgrad=true) | adam(amsgrad=true) | adam(amsgrad=true) | adam(amsgrad=true) | adam(amsgrad=true) | "
@@ -101,6 +109,28 @@ static const struct {
     {"sgd(lr=1) | adamw(beta1=0.5, lr=step(1))", 33, "schedules are not implemented yet", ESP_UNIMPLEMENTED},
     {CHAIN_8 "|sgd", 33, "a chain has at most 8 rules", 0},
     {AMSGRAD "|" AMSGRAD "|" AMSGRAD "|" AMSGRAD "|" AMSGRAD "|adam", 81, "more than 16 state tensors", 0},
+    {"clip_value", 1, "clip_value needs max, which has no default: clip_value(max=...), a finite number above 0", 0},
+    {"sgd | clip_norm()", 7, "clip_norm needs max", 0},
+    {"clip_norm(eps=1)", 1, "clip_norm needs max", 0},
+    {"clip_norm(max=0)", 15, "max must be a finite number above 0, got '0'", 0},
+    {"clip_norm(max=-1)", 15, "max must be a finite number above 0, got '-1'", 0},
+    {"clip_norm(-1)", 11, "max must be a finite number above 0, got '-1'", 0},
+    {"clip_norm(1e999)", 11, "max must be", 0},
+    {"clip_norm(max=1e-999)", 15, "max must be", 0},
+    {"clip_norm(1, max=2)", 14, "max is given twice, first in column 11", 0},
+    {"clip_norm(1, 2)", 14, "clip_norm has no hyperparameter '2'; known are: max, eps", 0},
+    {"clip_norm(eps=0, 1)", 18, "clip_norm has no hyperparameter '1'", 0},
+    {"clip_norm(max=1, eps=-1)", 22, "eps must be a finite number, at least 0", 0},
+    {"clip_norm(max=linear(1))", 15, "schedules are not implemented yet; give a finite number above 0",
+     ESP_UNIMPLEMENTED},
+    {"clip_value(max=1, eps=1)", 19, "clip_value has no hyperparameter 'eps'; known are: max", 0},
+    {"sgd | clip_norm(1)", 7,
+     "clip_norm must be the first rule of its chain: it goes by the norm of the gradients as they arrive, and sgd "
+     "changes them",
+     0},
+    {"clip_value(1) | adam | clip_global_norm(1)", 24, "clip_global_norm must be the first rule of its chain", 0},
+    {"clip_norm(1) | adam | clip_global_norm(1)", 23,
+     "a chain has at most one rule that clips by a norm, and has clip_norm already", 0},
     {"s\xc3\xa4gd", 1, "unknown rule 's'", 0},
     {"sgd\x01", 4, "got byte 0x01", 0},
     {"sgd(\xff", 5, "got byte 0xff", 0},
@@ -203,14 +233,17 @@ static size_t random_chain(uint64_t *seed, char *text, size_t size, double value
   *ret_len = 1 + esp_test_random(seed) % 4;
   for (size_t i = 0; i < *ret_len; i++) {
     const struct esp_rule *rule = &esp_rules[esp_test_random(seed) % esp_rules_len];
+    while (i > 0 && rule->norm != 0) /* only the first may want one */
+      rule = &esp_rules[esp_test_random(seed) % esp_rules_len];
     len += (size_t)snprintf(text + len, size - len, "%s%s(", i > 0 ? " |" : "", rule->name);
     const char *separator = "";
     for (size_t k = 0; k < rule->hypers_len; k++) {
       const struct esp_hyper *hyper = &rule->hypers[k];
       values[i][k] = hyper->value_default;
-      if (hyper->domain == ESP_DOMAIN_FLAG || esp_test_random(seed) % 2 == 0)
+      const bool is_given = isnan(hyper->value_default) || esp_test_random(seed) % 2 == 0;
+      if (hyper->domain == ESP_DOMAIN_FLAG || !is_given)
         continue;
-      values[i][k] = next_unit(seed) * (hyper->domain == ESP_DOMAIN_FRACTION ? 0.999 : 1e3);
+      values[i][k] = (1 - next_unit(seed)) * (hyper->domain == ESP_DOMAIN_FRACTION ? 0.999 : 1e3);
       len += (size_t)snprintf(text + len, size - len, "%s %s = %.17g", separator, hyper->name, values[i][k]);
       separator = ",";
     }

@@ -1,4 +1,4 @@
-/* The rules' numbers: to the last bit against Python's, within tolerance against PyTorch's own. */
+/* The rules' numbers: to the last bit against Python's, within tolerance against PyTorch's and others' own. */
 #include <math.h>
 
 #include "fixture.h"
@@ -14,6 +14,13 @@ static void assert_bits(const char *what, const char *expression, enum esp_isa i
   }
 }
 
+/* Of the parameter alone, with what other parameters are taken to add. */
+static struct esp_norms norms_of(enum esp_isa isa, enum esp_dtype dtype, size_t n, const struct esp_grad *gradient,
+                                 double group, double global) {
+  const double squares = esp_optim_squares(isa, dtype, 0, n, gradient, 1, 1);
+  return (struct esp_norms){.param = squares, .group = squares + group, .global = squares + global};
+}
+
 static void run_f64(const struct vector_f64 *vector, enum esp_isa isa) {
   struct esp_optim *optim = must_parse(vector->expression);
   double x[VECTOR_LEN], states[STATES_MAX][VECTOR_LEN] = {{0}};
@@ -22,9 +29,11 @@ static void run_f64(const struct vector_f64 *vector, enum esp_isa isa) {
   assert_int_equal(esp_optim_states_len(optim), vector->states_len);
   for (int t = 1, kept = 0; t <= VECTOR_STEPS; t++) {
     struct esp_step step;
-    esp_optim_step_init(optim, (uint64_t)t, &step);
-    const void *grads[] = {vector_grads[t - 1]};
-    esp_optim_apply(optim, &step, isa, ESP_DTYPE_F64, VECTOR_LEN, grads, 1, 1, x, x, state_data);
+    const struct esp_grad grads[] = {{.data = vector_grads[t - 1]}};
+    const struct esp_norms norms =
+        norms_of(isa, ESP_DTYPE_F64, VECTOR_LEN, grads, vector_others_group, vector_others_global);
+    esp_optim_step_init(optim, (uint64_t)t, &norms, &step);
+    esp_optim_apply(optim, &step, isa, ESP_DTYPE_F64, 0, VECTOR_LEN, grads, 1, 1, x, x, state_data);
     if (t == vector_kept[kept])
       assert_bits("x", vector->expression, isa, t, x, vector->x[kept++], sizeof x);
   }
@@ -42,11 +51,13 @@ static void run_f32(const struct vector_f32 *vector, enum esp_isa isa) {
     x[i] = (float)vector_x0[i];
   for (int t = 1, kept = 0; t <= VECTOR_STEPS; t++) {
     struct esp_step step;
-    esp_optim_step_init(optim, (uint64_t)t, &step);
     for (size_t i = 0; i < VECTOR_LEN; i++)
       gradient[i] = (float)vector_grads[t - 1][i];
-    const void *grads[] = {gradient};
-    esp_optim_apply(optim, &step, isa, ESP_DTYPE_F32, VECTOR_LEN, grads, 1, 1, x, x, state_data);
+    const struct esp_grad grads[] = {{.data = gradient}};
+    const struct esp_norms norms =
+        norms_of(isa, ESP_DTYPE_F32, VECTOR_LEN, grads, vector_others_group, vector_others_global);
+    esp_optim_step_init(optim, (uint64_t)t, &norms, &step);
+    esp_optim_apply(optim, &step, isa, ESP_DTYPE_F32, 0, VECTOR_LEN, grads, 1, 1, x, x, state_data);
     if (t == vector_kept[kept])
       assert_bits("x", vector->expression, isa, t, x, vector->x[kept++], sizeof x);
   }
@@ -75,7 +86,7 @@ static void equals_python_in_f32(void **state) {
 static void assert_close(const struct torch_case *test, const char *what, size_t step, double got, double want,
                          double tol) {
   if (!(fabs(got - want) <= tol * (1 + fabs(want))))
-    fail_msg("%s, step %zu: %s is %.9g, PyTorch's is %.9g", test->id, step, what, got, want);
+    fail_msg("%s, step %zu: %s is %.9g, theirs is %.9g", test->id, step, what, got, want);
 }
 
 static void follow_torch_f64(const struct torch_case *test) {
@@ -85,9 +96,10 @@ static void follow_torch_f64(const struct torch_case *test) {
   memcpy(x, test->x0, sizeof x);
   for (size_t t = 1; t <= test->steps_len; t++) {
     struct esp_step step;
-    esp_optim_step_init(optim, t, &step);
-    const void *grads[] = {test->grads[t - 1]};
-    esp_optim_apply(optim, &step, ESP_ISA_SSE2, ESP_DTYPE_F64, test->n, grads, 1, 1, x, x, state_data);
+    const struct esp_grad grads[] = {{.data = test->grads[t - 1]}};
+    const struct esp_norms norms = norms_of(ESP_ISA_SSE2, ESP_DTYPE_F64, test->n, grads, 0, 0);
+    esp_optim_step_init(optim, t, &norms, &step);
+    esp_optim_apply(optim, &step, ESP_ISA_SSE2, ESP_DTYPE_F64, 0, test->n, grads, 1, 1, x, x, state_data);
     for (size_t i = 0; i < test->n; i++)
       assert_close(test, "x", t, x[i], test->xs[t - 1][i], test->tol);
   }
@@ -107,11 +119,12 @@ static void follow_torch_f32(const struct torch_case *test) {
     x[i] = (float)test->x0[i];
   for (size_t t = 1; t <= test->steps_len; t++) {
     struct esp_step step;
-    esp_optim_step_init(optim, t, &step);
     for (size_t i = 0; i < test->n; i++)
       gradient[i] = (float)test->grads[t - 1][i];
-    const void *grads[] = {gradient};
-    esp_optim_apply(optim, &step, ESP_ISA_SSE2, ESP_DTYPE_F32, test->n, grads, 1, 1, x, x, state_data);
+    const struct esp_grad grads[] = {{.data = gradient}};
+    const struct esp_norms norms = norms_of(ESP_ISA_SSE2, ESP_DTYPE_F32, test->n, grads, 0, 0);
+    esp_optim_step_init(optim, t, &norms, &step);
+    esp_optim_apply(optim, &step, ESP_ISA_SSE2, ESP_DTYPE_F32, 0, test->n, grads, 1, 1, x, x, state_data);
     for (size_t i = 0; i < test->n; i++)
       assert_close(test, "x", t, x[i], test->xs[t - 1][i], test->tol);
   }

@@ -46,11 +46,33 @@ static void test_defaults(void **state) {
   assert_int_equal(options.session_retention_ms, 24 * 3600 * 1000);
   assert_int_equal(options.max_sessions, 10000);
   assert_int_equal(options.max_streams, 1000);
+  assert_int_equal(options.max_connections, 1000);
+  assert_int_equal(options.max_pushes, 10000);
+  assert_int_equal(options.max_in_flight, ESP_IN_FLIGHT_MAX);
+  assert_int_equal(options.max_chunk, 4 << 20);
+  assert_int_equal(options.max_message, (4 << 20) + (64 << 10));
+  assert_int_equal(options.idle_timeout_ms, 3600 * 1000);
+  assert_int_equal(options.keepalive_ms, 60000);
+  assert_int_equal(options.keepalive_timeout_ms, 30000);
   assert_int_equal(options.on_nonfinite, ESP_NONFINITE_REJECT);
   assert_int_equal(options.group.len, 1);
   assert_string_equal(options.groups[0].name, "default");
   assert_string_equal(options.groups[0].value, "sgd(lr=0.01)");
   assert_int_equal(options.assign.len, 0);
+  esp_options_done(&options);
+}
+
+static void test_a_message_has_room_for_a_chunk(void **state) {
+  (void)state;
+  assert_int_equal(PARSE("--max-chunk=8MiB", "--max-message=8256KiB"), ESP_OK);
+  expect_failure(
+      PARSE("--max-chunk=8MiB", "--max-message=8255KiB"),
+      "--max-message (8453120 bytes) has no room for --max-chunk (8388608) and 65536 more for what is around "
+      "it");
+  expect_failure(
+      PARSE("--max-chunk=8MiB"),
+      "--max-message (4259840 bytes) has no room for --max-chunk (8388608) and 65536 more for what is around "
+      "it");
   esp_options_done(&options);
 }
 
@@ -305,11 +327,17 @@ static void test_everything_is_documented(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      ESP_TEST(test_defaults),  ESP_TEST(test_flags),
-      ESP_TEST(test_bad_flags), ESP_TEST(test_ranges),
-      ESP_TEST(test_units),     ESP_TEST(test_defaults_follow_the_cores),
-      ESP_TEST(test_file),      ESP_TEST(test_bad_file),
-      ESP_TEST(test_no_memory), ESP_TEST(test_everything_is_documented),
+      ESP_TEST(test_defaults),
+      ESP_TEST(test_flags),
+      ESP_TEST(test_a_message_has_room_for_a_chunk),
+      ESP_TEST(test_bad_flags),
+      ESP_TEST(test_ranges),
+      ESP_TEST(test_units),
+      ESP_TEST(test_defaults_follow_the_cores),
+      ESP_TEST(test_file),
+      ESP_TEST(test_bad_file),
+      ESP_TEST(test_no_memory),
+      ESP_TEST(test_everything_is_documented),
   };
   int fd = mkstemp(file_path);
   if (fd < 0) {

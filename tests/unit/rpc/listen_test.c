@@ -135,11 +135,56 @@ static void other_file_stays(void **state) {
   fixture_done(&fixture);
 }
 
+/* The peer's name of the accepted end of a connection to this listening socket. */
+static void expect_peer(int listener, const struct sockaddr *address, socklen_t len, const char *begins) {
+  char name[32], text[64];
+  int ours = socket(address->sa_family, SOCK_STREAM, 0);
+  assert_int_equal(connect(ours, address, len), 0);
+  int theirs = accept(listener, NULL, NULL);
+  assert_true(theirs >= 0);
+  (void)snprintf(name, sizeof(name), "fd:%d", theirs);
+  esp_listen_peer(name, text, sizeof(text));
+  assert_memory_equal(text, begins, strlen(begins));
+  close(ours);
+  close(theirs);
+}
+
+static void peer_of_an_address(const char *address, const char *begins) {
+  struct esp_listener listener;
+  struct sockaddr_storage bound = {0};
+  socklen_t len = sizeof(bound);
+  struct esp_status st;
+  assert_int_equal(esp_listen_open(address, 1000, &listener, &st), ESP_OK);
+  assert_int_equal(getsockname(listener.fds[0], (struct sockaddr *)&bound, &len), 0);
+  expect_peer(listener.fds[0], (struct sockaddr *)&bound, len, begins);
+  esp_listen_done(&listener);
+}
+
+static void peers(void **state) {
+  (void)state;
+  struct fixture fixture;
+  char address[128], text[64];
+  peer_of_an_address("127.0.0.1:0", "127.0.0.1:");
+  peer_of_an_address("[::1]:0", "[::1]:");
+  fixture_init(&fixture);
+  (void)snprintf(address, sizeof(address), "unix:%s", fixture.path);
+  peer_of_an_address(address, "unix");
+  fixture_done(&fixture);
+  esp_listen_peer("fd:-1", text, sizeof(text));
+  assert_string_equal(text, "fd:-1");
+  esp_listen_peer("ipv4:192.0.2.7:4711", text, sizeof(text));
+  assert_string_equal(text, "ipv4:192.0.2.7:4711");
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
-      ESP_TEST(addresses),           ESP_TEST(long_socket_path),
-      ESP_TEST(nothing_in_the_way),  ESP_TEST(stale_socket_is_removed),
-      ESP_TEST(served_socket_stays), ESP_TEST(other_file_stays),
+      ESP_TEST(addresses),
+      ESP_TEST(long_socket_path),
+      ESP_TEST(nothing_in_the_way),
+      ESP_TEST(stale_socket_is_removed),
+      ESP_TEST(served_socket_stays),
+      ESP_TEST(other_file_stays),
+      ESP_TEST(peers),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

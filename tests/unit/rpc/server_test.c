@@ -7,60 +7,8 @@
 #include <unistd.h>
 
 #include "base/alloc.h"
-#include "engine/engine.h"
+#include "fixture.h"
 #include "rpc/call.h"
-#include "rpc/rpc.h"
-#include "tests/support/test.h"
-
-struct ended {
-  pthread_mutex_t mutex;
-  pthread_cond_t cond;
-  bool is_ended;
-};
-
-static void on_ended(void *data) {
-  struct ended *ended = data;
-  pthread_mutex_lock(&ended->mutex);
-  ended->is_ended = true;
-  pthread_cond_signal(&ended->cond);
-  pthread_mutex_unlock(&ended->mutex);
-}
-
-static void end(struct esp_rpc_server *server) {
-  struct ended ended = {.mutex = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER};
-  esp_rpc_server_shutdown(server, on_ended, &ended);
-  pthread_mutex_lock(&ended.mutex);
-  while (!ended.is_ended)
-    pthread_cond_wait(&ended.cond, &ended.mutex);
-  pthread_mutex_unlock(&ended.mutex);
-  esp_rpc_server_free(server);
-}
-
-static struct esp_engine *make_engine(void) {
-  static const struct esp_named group = {"default", "sgd(lr=1)"};
-  const struct esp_engine_options options = {
-      .env = esp_env_system(),
-      .threads = 1,
-      .max_staged = 1 << 20,
-      .stall_timeout_ms = 30000,
-      .lease_ms = 30000,
-      .session_retention_ms = 30000,
-      .max_sessions = 10,
-      .groups = &group,
-      .groups_len = 1,
-  };
-  struct esp_engine *engine = NULL;
-  struct esp_status st;
-  assert_int_equal(esp_engine_new(&options, &engine, &st), ESP_OK);
-  return engine;
-}
-
-static enum esp_code start(struct esp_engine *engine, const char *const *listen, size_t listen_len,
-                           struct esp_rpc_server **ret, struct esp_status *st) {
-  const struct esp_rpc_options options = {
-      .listen = listen, .listen_len = listen_len, .threads = 2, .max_streams = 10, .stall_timeout_ms = 30000};
-  return esp_rpc_server_new(&options, engine, ret, st);
-}
 
 static void addresses_are_real(void **state) {
   (void)state;

@@ -162,10 +162,15 @@ static void identities_follow_the_batch(void **state) {
     }
   }
   struct esp_diff diff = finish_ok(edit, &layout);
-  assert_int_equal(diff.len, 3); /* a leaf's own group is told by the leaf's line */
+  assert_int_equal(diff.len, 6);
   assert_string_equal(diff.changes[0].path, "a");
   assert_string_equal(diff.changes[1].path, "enc.b");
   assert_string_equal(diff.changes[2].path, "z");
+  const char *const assigned[][2] = {{"a", "head"}, {"enc.b", "nosuch"}, {"z", "head"}};
+  for (size_t i = 0; i < 3; i++) {
+    expect_change(&diff.changes[3 + i], assigned[i][0], "group", "", assigned[i][1], "");
+    assert_int_equal(diff.changes[3 + i].leaf_id, diff.changes[i].leaf_id);
+  }
   esp_diff_done(&diff);
   expect_sound(layout);
   assert_int_equal(layout->epoch, 3);
@@ -174,6 +179,7 @@ static void identities_follow_the_batch(void **state) {
   assert_string_equal(z->tag, "Linear");
   assert_string_equal(esp_layout_leaf_by_id(layout, 5)->tag, "");
   assert_int_equal(z->changed_epoch, 3);
+  assert_int_equal(z->path_epoch, 3);
   assert_int_equal(esp_layout_leaf_by_id(layout, 1)->changed_epoch, 2);
   assert_string_equal(esp_layout_group_of(layout, z)->name, "head");
   const struct esp_leaf *enc_b = esp_layout_leaf_by_id(layout, 5);

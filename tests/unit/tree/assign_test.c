@@ -4,17 +4,6 @@
 #include "base/alloc.h"
 #include "fixture.h"
 
-static void assign_ok(struct esp_edit *edit, const char *node, const char *group) {
-  struct esp_status st;
-  expect_ok(esp_edit_assign(edit, node, strlen(node), group, &st), &st);
-}
-
-static const char *group_of(const struct esp_layout *layout, const char *path) {
-  const struct esp_leaf *leaf = esp_layout_leaf_by_path(layout, path, strlen(path));
-  assert_non_null(leaf);
-  return esp_layout_group_of(layout, leaf)->name;
-}
-
 static void the_nearest_wins_also_for_what_comes_later(void **state) {
   (void)state;
   struct esp_layout *layout = tree_of((const char *[]){"enc.a.w", "enc.b.w", "enc-", "out"}, 4);

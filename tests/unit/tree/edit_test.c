@@ -5,61 +5,27 @@
 #include "base/alloc.h"
 #include "fixture.h"
 
-static struct esp_selection select_ok(const struct esp_layout *layout, const char *text) {
-  struct esp_selection sel;
-  struct esp_status st;
-  expect_ok(esp_select(layout, text, strlen(text), &sel, &st), &st);
-  return sel;
-}
-
-static void freeze_ok(struct esp_edit *edit, const char *text, bool frozen) {
-  struct esp_selection sel = select_ok(esp_edit_view(edit), text);
-  struct esp_status st;
-  expect_ok(esp_edit_freeze(edit, &sel, frozen, &st), &st);
-  esp_selection_done(&sel);
-}
-
 static void touch_ok(struct esp_edit *edit, const char *text) {
-  struct esp_selection sel = select_ok(esp_edit_view(edit), text);
+  struct esp_selection sel = pick(esp_edit_view(edit), text);
   struct esp_status st;
-  expect_ok(esp_edit_touch_value(edit, &sel, &st), &st);
+  expect_ok(esp_edit_touch(edit, &sel, "value", "set", &st), &st);
   esp_selection_done(&sel);
 }
 
-static void expect_change(const struct esp_change *change, const char *path, const char *field, const char *from,
-                          const char *to, const char *because) {
-  assert_string_equal(change->path, path);
-  assert_string_equal(change->field, field);
-  assert_string_equal(change->from, from);
-  assert_string_equal(change->to, to);
-  assert_string_equal(change->because, because);
-}
-
-/* Binds leaf `alias` to the parameter of leaf `target`, as a tie will: by hand, in a layout that nobody else holds. */
-static void tie_by_hand(struct esp_layout *layout, const char *alias, const char *target) {
-  struct esp_leaf *a = (struct esp_leaf *)esp_layout_leaf_by_path(layout, alias, strlen(alias));
-  const struct esp_leaf *b = esp_layout_leaf_by_path(layout, target, strlen(target));
-  uint32_t gone = a->param;
-  const struct esp_place place = layout->params[gone];
-  assert_int_equal(place.leaves_len, 1);
-  a->param = b->param;
-  layout->params[b->param].leaves_len++;
-  layout->frozen_len += layout->params[b->param].frozen - place.frozen;
-  layout->elements -= 2;
-  memmove(&layout->params[gone], &layout->params[gone + 1], (--layout->params_len - gone) * sizeof place);
-  for (size_t i = 0; i < layout->leaves_len; i++) {
-    layout->leaves[i].param -= layout->leaves[i].param > gone;
-  }
-  esp_object_unref(place.storage);
-  expect_sound(layout);
-}
-
-/* a, d and b.x are one parameter, whose primary is d; c.y and b.y are another, whose primary is b.y. */
+/* a, d and b.x are one parameter, whose primary is d; c.y and b.y are another, whose primary is b.y. All of epoch 2. */
 static struct esp_layout *tied_tree(void) {
-  struct esp_layout *layout = tree_of((const char *[]){"a", "b.x", "b.y", "c.y", "d", "e"}, 6);
-  tie_by_hand(layout, "a", "d");
-  tie_by_hand(layout, "b.x", "d");
-  tie_by_hand(layout, "c.y", "b.y");
+  const char *paths[] = {"a", "b.x", "b.y", "c.y", "d", "e"};
+  struct esp_leaf_new leaves[LEN_OF(paths)];
+  for (size_t i = 0; i < LEN_OF(paths); i++) {
+    leaves[i] = leaf_of(paths[i]);
+  }
+  struct esp_layout *layout = tree_empty();
+  struct esp_edit *edit = esp_edit_new(layout);
+  edit_add_ok(edit, leaves, LEN_OF(paths));
+  tie_ok(edit, "a", "d", ESP_VIEW_IDENTITY);
+  tie_ok(edit, "b.x", "d", ESP_VIEW_IDENTITY);
+  tie_ok(edit, "c.y", "b.y", ESP_VIEW_IDENTITY);
+  finish(edit, &layout);
   return layout;
 }
 
@@ -170,6 +136,60 @@ static void buffers_take_the_flag_too(void **state) {
   esp_diff_done(&diff);
   assert_true(layout->params[0].frozen);
   assert_int_equal(layout->trained_len, 0);
+  expect_sound(layout);
+  tree_drop(layout);
+}
+
+static void detach_ok(struct esp_edit *edit, const char *text, bool detached) {
+  struct esp_selection sel = pick(esp_edit_view(edit), text);
+  struct esp_status st;
+  expect_ok(esp_edit_detach(edit, &sel, detached, &st), &st);
+  esp_selection_done(&sel);
+}
+
+/* Of leaves, not of parameters: what is tied to them stays as it is. Idempotent; buffers are passed over. */
+static void detaching_is_of_leaves(void **state) {
+  (void)state;
+  struct esp_layout *layout = tied_tree();
+  struct esp_leaf_new news[] = {leaf_of("f.mean"), leaf_of("f.w"), leaf_of("f.born")};
+  news[0].kind = ESP_KIND_BUFFER;
+  news[0].detached = true;
+  news[2].detached = true;
+  struct esp_edit *edit = esp_edit_new(layout);
+  edit_add_ok(edit, news, LEN_OF(news));
+  finish(edit, &layout);
+  assert_int_equal(layout->detached_len, 1);
+  edit = esp_edit_new(layout);
+  detach_ok(edit, "b.x f", true);
+  struct esp_diff diff = finish_ok(edit, &layout);
+  expect_sound(layout);
+  assert_int_equal(diff.len, 2);
+  expect_change(&diff.changes[0], "b.x", "detached", "false", "true", "");
+  assert_int_equal(diff.changes[0].leaf_id, 2);
+  expect_change(&diff.changes[1], "f.w", "detached", "false", "true", "");
+  esp_diff_done(&diff);
+  assert_int_equal(layout->detached_len, 3);
+  assert_false(layout->leaves[index_of(layout, "a")].detached);
+  assert_true(layout->leaves[index_of(layout, "b.x")].detached);
+  assert_false(layout->leaves[index_of(layout, "f.mean")].detached);
+  assert_int_equal(layout->leaves[index_of(layout, "b.x")].changed_epoch, layout->epoch);
+  assert_int_equal(layout->leaves[index_of(layout, "a")].changed_epoch, 2);
+  assert_int_equal(layout->leaves[index_of(layout, "f.born")].changed_epoch, 3);
+  struct esp_layout *before = layout;
+  edit = esp_edit_new(layout);
+  detach_ok(edit, "b.x f.w", true);
+  detach_ok(edit, "f.mean", true);
+  detach_ok(edit, "a", false);
+  assert_ptr_equal(esp_edit_view(edit), layout); /* no copy was made */
+  finish(edit, &layout);
+  assert_ptr_equal(layout, before);
+  edit = esp_edit_new(layout);
+  detach_ok(edit, "**", false);
+  diff = finish_ok(edit, &layout);
+  assert_int_equal(diff.len, 3);
+  expect_change(&diff.changes[2], "f.w", "detached", "true", "false", "");
+  esp_diff_done(&diff);
+  assert_int_equal(layout->detached_len, 0);
   expect_sound(layout);
   tree_drop(layout);
 }
@@ -288,18 +308,19 @@ static struct esp_layout *random_ties(uint64_t *seed, struct model *model) {
     paths[i] = names[i];
   }
   struct esp_layout *layout = tree_of(paths, LEAVES);
+  struct esp_edit *edit = esp_edit_new(layout);
   for (uint64_t ties = esp_test_random(seed) % LEAVES; ties > 0; ties--) {
     size_t alias = esp_test_random(seed) % LEAVES;
     size_t target = esp_test_random(seed) % LEAVES;
-    const struct esp_place *place = &layout->params[layout->leaves[alias].param];
-    if (layout->leaves[alias].param != layout->leaves[target].param && place->leaves_len == 1) {
-      tie_by_hand(layout, paths[alias], paths[target]);
+    if (alias != target) {
+      tie_ok(edit, paths[alias], paths[target], ESP_VIEW_IDENTITY);
     }
   }
+  finish(edit, &layout);
   *model = (struct model){0};
   for (size_t i = 0; i < LEAVES; i++) {
     model->param[i] = layout->leaves[i].param;
-    model->changed[i] = 2;
+    model->changed[i] = layout->leaves[i].changed_epoch;
   }
   return layout;
 }
@@ -343,7 +364,7 @@ static void because_is_right_for_random_ties(void **state) {
     struct esp_selection sel = random_selection(&seed);
     struct esp_edit *edit = esp_edit_new(layout);
     struct esp_status st;
-    expect_ok(esp_edit_touch_value(edit, &sel, &st), &st);
+    expect_ok(esp_edit_touch(edit, &sel, "value", "set", &st), &st);
     struct esp_diff diff = finish_ok(edit, &layout);
     for (size_t i = 0; i < diff.len; i++) {
       const struct esp_change *change = &diff.changes[i];
@@ -366,7 +387,7 @@ static void because_is_right_for_random_ties(void **state) {
 static void operations_survive_failing_allocations(void **state) {
   (void)state;
   struct esp_layout *layout = tied_tree();
-  struct esp_selection all = select_ok(layout, "");
+  struct esp_selection all = pick(layout, "**");
   enum esp_code code = ESP_RESOURCE_EXHAUSTED;
   int64_t failing = 0;
   for (; code != ESP_OK; failing++) {
@@ -377,14 +398,15 @@ static void operations_survive_failing_allocations(void **state) {
     esp_alloc_fail_at(failing);
     struct esp_edit *edit = esp_edit_new(layout);
     code = edit ? esp_edit_freeze(edit, &all, true, &st) : ESP_RESOURCE_EXHAUSTED;
-    code = code == ESP_OK ? esp_edit_touch_value(edit, &all, &st) : code;
+    code = code == ESP_OK ? esp_edit_touch(edit, &all, "value", "set", &st) : code;
+    code = code == ESP_OK ? esp_edit_detach(edit, &all, true, &st) : code;
     if (edit) {
       enum esp_code finish_code = esp_edit_finish(edit, &next, &diff, &st);
       assert_int_equal(finish_code, code);
     }
     esp_alloc_fail_at(-1);
     if (code == ESP_OK) {
-      assert_int_equal(diff.len, 12);
+      assert_int_equal(diff.len, 18);
       esp_diff_done(&diff);
       esp_layout_unref(next);
     } else {
@@ -406,6 +428,7 @@ int main(void) {
       ESP_TEST(ties_change_together_and_say_because),
       ESP_TEST(adding_among_ties),
       ESP_TEST(buffers_take_the_flag_too),
+      ESP_TEST(detaching_is_of_leaves),
       ESP_TEST(nothing_selected_changes_nothing),
       ESP_TEST(diffs_keep_their_strings),
       ESP_TEST(dropped_edits_leave_no_trace),

@@ -1,0 +1,63 @@
+/* What each admin operation does to a transaction: it edits the layout, and says what is to be done to parameters. */
+#ifndef ESP_ENGINE_OPERATIONS_H
+#define ESP_ENGINE_OPERATIONS_H
+
+#include "engine/work.h"
+
+/* A transaction that is being built. */
+struct esp_transaction {
+  struct esp_engine *engine;
+  struct esp_edit *edit;
+  struct esp_work work;
+  uint64_t matched;    /* leaves that selections matched */
+  uint64_t max_leaves; /* 0: no bound */
+  bool settles;        /* parameters may have another optimizer afterwards, or are new */
+};
+
+/* INVALID_ARGUMENT where the operation lacks what its kind needs. */
+enum esp_code esp_operation_check(const struct esp_operation *op, struct esp_status *st) ESP_WARN_UNUSED;
+/* stage: of ESP_OPERATION_SET, else NULL. After a failure the transaction can only be dropped. */
+enum esp_code esp_operation_run(struct esp_transaction *tx, const struct esp_operation *op,
+                                const struct esp_push *stage, struct esp_status *st) ESP_WARN_UNUSED;
+
+/* Those that bind leaves to parameters anew, or move values between them (binding.c). */
+enum esp_code esp_operation_tie(struct esp_transaction *tx, const struct esp_operation *op,
+                                struct esp_status *st) ESP_WARN_UNUSED;
+enum esp_code esp_operation_untie(struct esp_transaction *tx, const struct esp_operation *op,
+                                  const struct esp_selection *sel, struct esp_status *st) ESP_WARN_UNUSED;
+enum esp_code esp_operation_copy(struct esp_transaction *tx, const struct esp_operation *op,
+                                 struct esp_status *st) ESP_WARN_UNUSED;
+enum esp_code esp_operation_add(struct esp_transaction *tx, const struct esp_operation *op,
+                                struct esp_status *st) ESP_WARN_UNUSED;
+/* A new leaf that has no parameter of its own, and the leaf that it is tied to, which may be an alias too. */
+struct esp_alias {
+  uint64_t id;
+  const char *of;
+  enum esp_view view;
+};
+/* NOT_FOUND; INVALID_ARGUMENT: why they can't be tied, or a circle. */
+enum esp_code esp_tie_aliases(struct esp_edit *edit, const struct esp_alias *aliases, size_t len,
+                              struct esp_status *st) ESP_WARN_UNUSED;
+/* What a leaf says of itself (declare.c). INVALID_ARGUMENT, UNIMPLEMENTED, RESOURCE_EXHAUSTED (--max-tensor). */
+enum esp_code esp_declare_leaf_check(const struct esp_engine *engine, const struct esp_declare_leaf *leaf,
+                                     struct esp_status *st) ESP_WARN_UNUSED;
+/* Those about groups (grouping.c). */
+enum esp_code esp_operation_regroup(struct esp_transaction *tx, const struct esp_operation *op,
+                                    const struct esp_selection *sel, struct esp_status *st) ESP_WARN_UNUSED;
+enum esp_code esp_operation_adjust(struct esp_transaction *tx, const struct esp_operation *op,
+                                   struct esp_status *st) ESP_WARN_UNUSED;
+enum esp_code esp_operation_define(struct esp_transaction *tx, const struct esp_operation *op,
+                                   struct esp_status *st) ESP_WARN_UNUSED;
+/* An earlier transaction, backwards (undo.c). NOT_FOUND; FAILED_PRECONDITION naming the later epoch that touched the
+ * same, or where its diff was not kept. */
+enum esp_code esp_operation_undo(struct esp_transaction *tx, const struct esp_operation *op,
+                                 struct esp_status *st) ESP_WARN_UNUSED;
+/* The optimizer of a group from its expression. */
+enum esp_code esp_group_optim_new(const char *name, struct esp_optim *optim, struct esp_group *ret,
+                                  struct esp_status *st) ESP_WARN_UNUSED;
+
+/* Counts leaves, against max_leaves. */
+enum esp_code esp_transaction_count(struct esp_transaction *tx, uint64_t leaves, struct esp_status *st) ESP_WARN_UNUSED;
+enum esp_code esp_transaction_memory(struct esp_status *st);
+
+#endif

@@ -1,0 +1,502 @@
+"""Random operations, from a seed, for a tree as the model has it: mostly such as are accepted."""
+
+from rules import BadExpression
+
+TOPS = ("enc", "dec", "head", "emb", "aux")
+MIDDLES = ("layers", "attn", "mlp", "norm")
+NAMES = ("weight", "bias", "scale", "mean", "w", "b")
+SHAPES = (
+    (), (1,), (7,), (64,), (511,), (512,), (513,), (1000,),
+    (3, 4), (4, 3), (8, 8), (16, 33), (33, 16), (1, 5), (5, 1),
+    (2, 3, 4), (4, 3, 2), (1, 1, 3),
+)  # fmt: skip
+LARGE = ((65535,), (65536,), (65537,), (256, 257), (257, 256), (41, 40, 40))
+TAGS = ("Dense", "LayerNorm", "Chain")
+RULES = (
+    "sgd(lr=0.1)",
+    "sgd(lr=0.05, momentum=0.9)",
+    "sgd(lr=0.05, momentum=0.5, dampening=0.25)",
+    "sgd(lr=0.02, momentum=0.9, weight_decay=0.01, nesterov=true)",
+    "adam(lr=0.01)",
+    "adam(lr=0.02, weight_decay=0.1)",
+    "adam(lr=0.01, beta1=0.5, beta2=0.9, amsgrad=true)",
+    "adamw(lr=0.01, weight_decay=0.1)",
+    "adamw(lr=0.03, amsgrad=true)",
+    "sgd(lr=1, momentum=0.5) | adam(lr=0.01)",
+    "sgd(lr=0.5, momentum=0.5) | sgd(lr=0.1, momentum=0.9)",
+    "adam(lr=1) | adamw(lr=0.1, weight_decay=0.2) | sgd(lr=0.1, weight_decay=0.1)",
+)
+CLIPS = (
+    "clip_value(0.5) | sgd(lr=0.1)",
+    "clip_norm(2) | sgd(lr=0.1, momentum=0.9)",
+    "clip_norm(max=0.5, eps=0) | clip_value(0.01) | adamw(lr=0.01)",
+    "clip_group_norm(3) | adam(lr=0.02)",
+    "clip_global_norm(5) | sgd(lr=0.05, momentum=0.9)",
+    "clip_global_norm(1) | adamw(lr=0.01)",
+)
+ADJUSTMENTS = (
+    {"lr": "0.03"}, {"lr": "0.2"}, {"weight_decay": "0.05"}, {"momentum": "0.8"}, {"momentum": "0"}, {"beta1": "0.7"},
+    {"max": "0.7"}, {"0.lr": "0.5"}, {"1.lr": "0.02"}, {"adam.lr": "0.05"}, {"momentum": "0.6", "nesterov": "true"},
+    {"amsgrad": "true"}, {"nosuch": "1"}, {"lr": "-1"},
+)  # fmt: skip
+BACK = (1, 1, 1, 2, 5, 30, 50, 63, 63, 66)
+GROUPS = ("default", "head", "slow", "fast")
+
+
+def make_config(rng, available):
+    """A server for an episode."""
+    rules = RULES + CLIPS if available.clips else RULES
+    names = ["default"] + rng.sample(GROUPS[1:], rng.randint(1, 3))
+    return {
+        "groups": {name: rng.choice(rules) for name in names},
+        "assigns": {rng.choice(TOPS): rng.choice(names + ["later"]) for _ in range(rng.randint(0, 2))},
+        "threads": rng.choice((1, 2, 4)),
+        "isa": rng.choice(available.isas),
+        "nonfinite": rng.choice(("reject", "reject", "reject", "skip")),
+        "leaves_max": rng.choice((5, 20, 60, 200)),
+        "large": rng.choice((0, 0, 1, 3)),
+    }
+
+
+class Generator:
+    def __init__(self, rng, config, available):
+        self.rng = rng
+        self.config = config
+        self.available = available  # what the server has built
+        self.kinds = available.kinds
+        self.rules = RULES + CLIPS if available.clips else RULES
+        self.large = config["large"]
+        self.after = []  # operations that are to follow
+
+    def chance(self, probability):
+        return self.rng.random() < probability
+
+    def seed(self):
+        return self.rng.randrange(1 << 30)
+
+    def next(self, model):
+        """The next operation."""
+        self.model = model
+        self.paths = [leaf.path for leaf in model.in_order()]
+        self.trained = [leaf.path for leaf in model.in_order() if leaf.param.kind == "trained"]
+        if len(self.paths) < min(5, self.config["leaves_max"]):
+            return self.declare()
+        if self.after:
+            return self.after.pop(0)
+        kinds = {"push": 26, "burst": 6, "pull": 7, "declare": 5, "apply": 52, "retry": 4, "cut": 3}
+        return getattr(self, self.rng.choices(list(kinds), list(kinds.values()))[0])()
+
+    # ---- the tree ----
+
+    def path(self):
+        rng = self.rng
+        parts = [rng.choice(TOPS)]
+        if self.chance(0.7):
+            parts += [rng.choice(MIDDLES), str(rng.randrange(12))]
+        if self.chance(0.2):
+            parts.append(rng.choice(MIDDLES))
+        return ".".join(parts + [rng.choice(NAMES)])
+
+    def node(self):
+        """A node above a leaf that there is, or could be."""
+        parts = (self.rng.choice(self.paths) if self.paths and self.chance(0.7) else self.path()).split(".")
+        return ".".join(parts[: self.rng.randint(1, max(1, len(parts) - 1))])
+
+    def shape(self):
+        if self.large > 0 and self.chance(0.1):
+            self.large -= 1
+            return self.rng.choice(LARGE)
+        return self.rng.choice(SHAPES)
+
+    def init(self):
+        rng = self.rng
+        kind = rng.choice(("zeros", "constant", "uniform", "normal", "follows"))
+        if kind == "uniform":
+            return [kind, -0.5, 0.5, self.seed()]
+        if kind == "normal":
+            return [kind, 0.125, 0.5, self.seed()]
+        return [kind, 0.25 if kind == "constant" else 0.0, 0.0, self.seed()]
+
+    def spec(self, path):
+        rng = self.rng
+        return {
+            "path": path,
+            "shape": list(self.shape()),
+            "dtype": rng.choice(("f32", "f32", "f64")),
+            "kind": "buffer" if self.chance(0.1) else "trained",
+            "tag": rng.choice(TAGS) if self.chance(0.2) else "",
+            "group": rng.choice(GROUPS + ("later",)) if self.chance(0.1) else "",
+            "frozen": self.chance(0.1),
+            "detached": self.available.born_detached and self.chance(0.05),
+            "init": self.init(),
+        }
+
+    def joined(self, path):
+        """A declaration of a leaf that is there."""
+        leaf = self.model.leaves[path]
+        spec = {**self.spec(path), "shape": list(leaf.shape()), "dtype": leaf.param.dtype, "kind": leaf.param.kind}
+        spec["init"] = ["zeros", 0.0, 0.0, 0]
+        return spec
+
+    def declare(self):
+        rng = self.rng
+        room = self.config["leaves_max"] - len(self.paths)
+        specs = []
+        if room > 0:
+            for _ in range(rng.randint(1, min(room, 12))):
+                path = self.path()
+                taken = self.paths + [spec["path"] for spec in specs]
+                if path in self.model.removed and self.chance(0.9):
+                    continue
+                if not any(path == t or path.startswith(t + ".") or t.startswith(path + ".") for t in taken):
+                    specs.append(self.spec(path))
+        if self.paths and (not specs or self.chance(0.4)):
+            specs += [self.joined(path) for path in rng.sample(self.paths, min(len(self.paths), rng.randint(1, 5)))]
+        rng.shuffle(specs)
+        if specs and self.chance(0.15) and not any(spec["path"] in self.model.removed for spec in specs):
+            self.spoil(specs)
+        nodes = []
+        if self.chance(0.25):
+            nodes.append(
+                {
+                    "path": self.node(),
+                    "group": rng.choice(GROUPS + ("later", "")),
+                    "frozen": self.chance(0.3),
+                    "detached": self.available.born_detached and self.chance(0.1),
+                    "tag": rng.choice(TAGS) if self.available.node_tags and self.chance(0.5) else "",
+                }
+            )
+        return {"op": "declare", "worker": rng.randrange(3), "leaves": specs, "nodes": nodes}
+
+    def spoil(self, specs):
+        """One mistake."""
+        spec = self.rng.choice(specs)
+        how = self.rng.randrange(5)
+        if how == 0:
+            spec["shape"] = list(spec["shape"]) + [2]
+        elif how == 1:
+            spec["init"] = ["uniform", 1.0, 0.0, 0]
+        elif how == 2:
+            specs.append(dict(spec))
+        elif how == 3:
+            spec["path"] += ".below"
+        else:
+            spec["path"] = spec["path"].rpartition(".")[0] or spec["path"]
+
+    # ---- pushes ----
+
+    def named_leaves(self, most):
+        """[path, how, kind, seed] of some trained leaves."""
+        rng = self.rng
+        if not self.trained:
+            return []
+        count = min(len(self.trained), rng.choice((0, 1, 1, 2, 3, 5, 8, most)))
+        zero = self.chance(0.1)
+        return [
+            [path, rng.choice(("id", "path")), "zero" if zero and self.chance(0.5) else "normal", self.seed()]
+            for path in rng.sample(self.trained, count)
+        ]
+
+    def chunk(self, leaves):
+        """Bytes of a cut; 0: none. Small ones only where few bytes go."""
+        if self.chance(0.8):
+            return 0
+        total = sum(self.model.leaves[one[0]].param.value.nbytes for one in leaves if one[0] in self.model.leaves)
+        return max(self.rng.choice((3, 64, 1000, 4097)), total // 50)
+
+    def push(self):
+        rng = self.rng
+        leaves = self.named_leaves(60)
+        operation = {
+            "op": "push",
+            "worker": rng.randrange(3),
+            "via": rng.choice(("stream", "stream", "stream", "call")),
+            "chunk": self.chunk(leaves),
+            "session": True,
+            "skip": 1 if self.chance(0.97) else 2,
+            "leaves": leaves,
+        }
+        if self.chance(0.03):
+            operation.update(via="call", session=False)
+        if self.chance(0.15) and leaves:
+            rng.choice(leaves)[2] = rng.choice(("nan", "inf"))
+        elif self.chance(0.08):
+            operation["require_epoch"] = rng.choice((0, 0, 1, -1)) if self.model.epoch > 1 else 0
+        elif self.chance(0.06):
+            self.spoil_push(leaves)
+        return operation
+
+    def spoil_push(self, leaves):
+        rng = self.rng
+        if leaves and self.chance(0.3):
+            rng.choice(leaves)[2] = "short"
+            return
+        known = {one[0] for one in leaves}
+        removed = [path for path in sorted(self.model.removed) if path not in known]
+        buffers = [path for path in self.paths if path not in self.trained]
+        if removed and self.chance(0.6):
+            leaves.append([rng.choice(removed), rng.choice(("id", "id", "path")), "normal", self.seed()])
+        elif buffers and self.chance(0.5):
+            leaves.append([rng.choice(buffers), "id", "normal", self.seed()])
+        else:
+            leaves.append(["no.such.leaf", "path", "normal", self.seed()])
+
+    def burst(self):
+        """Many pushes to few leaves, so that their order shows."""
+        rng = self.rng
+        kind = rng.choice(("apply", "toggles", "none"))
+        some = self.named_leaves(30) + self.named_leaves(3)
+        some = list({one[0]: one for one in some}.values())
+        pushes = []
+        count = rng.choice((2, 4, 8, 16))
+        for _ in range(count):
+            leaves = [[path, "id", "normal", self.seed()] for path, *_ in some if self.chance(0.7)]
+            pushes.append([rng.randrange(3), leaves])
+        return {
+            "op": "burst",
+            "chunk": self.chunk(some) if self.chance(0.3) else 0,
+            "pushes": pushes,
+            "apply": self.apply(alone=True) if kind == "apply" else None,
+            "apply_after": rng.randint(1, count),
+            "toggles": self.toggles(some, count) if kind == "toggles" else [],
+            "pull_after": rng.randint(1, count) if self.chance(0.2) else 0,
+        }
+
+    def toggles(self, leaves, count):
+        """Freezes and thaws between pushes, of leaves that these name, mostly of one."""
+        rng = self.rng
+        paths = [leaves[0][0]] * 3 + [one[0] for one in leaves[:5]] if leaves else []
+        kinds = [kind for kind in ("freeze", "thaw", "detach", "attach") if kind in self.kinds]
+        return [
+            [rng.randint(1, count), rng.choice(kinds), rng.choice(paths)] for _ in range(rng.randint(2, 8)) if paths
+        ]
+
+    def retry(self):
+        return {"op": "retry", "worker": self.rng.randrange(3), "back": self.rng.choice(BACK)}
+
+    def cut(self):
+        leaves = self.named_leaves(20)
+        return {
+            "op": "cut",
+            "worker": self.rng.randrange(3),
+            "chunk": self.chunk(leaves),
+            "leaves": leaves,
+            "way": self.rng.choice(("there", "there", "back")),
+            "share": self.rng.random(),
+        }
+
+    # ---- reads ----
+
+    def pull(self):
+        rng = self.rng
+        paths = rng.sample(self.paths, min(len(self.paths), rng.choice((0, 1, 1, 3, 10))))
+        if paths and self.chance(0.05):
+            paths.append(rng.choice((paths[0], "no.such.leaf")))
+        return {
+            "op": "pull",
+            "worker": rng.randrange(3),
+            "via": rng.choice(("stream", "call")),
+            "paths": paths,
+            "selection": self.selection() if not paths and self.chance(0.7) else "",
+            "consistent": self.chance(0.4),
+            "delta": self.chance(0.6),
+        }
+
+    # ---- transactions ----
+
+    def selection(self, few=True):
+        """A selector, of a few leaves mostly."""
+        rng = self.rng
+        if self.chance(0.03):
+            return rng.choice(("no.such", "*.nothing.**", "zzz"))
+        if self.available.selectors and self.chance(0.3):
+            return self.expression(2)
+        path = rng.choice(self.paths)
+        parts = path.split(".")
+        how = rng.random()
+        if how < 0.45:
+            return path
+        if how < 0.75:
+            return ".".join(parts[: rng.randint(max(1, len(parts) - (1 if few else 2)), len(parts))])
+        parts[rng.randrange(len(parts))] = "*"
+        if how > 0.93:
+            return "**." + parts[-1] if parts[-1] != "*" else "**.bias"
+        return ".".join(parts)
+
+    def expression(self, depth):
+        """A selector of the whole language."""
+        rng = self.rng
+        if depth and self.chance(0.6):
+            a, b = self.expression(depth - 1), self.expression(depth - 1)
+            return rng.choice((f"{a} & {b}", f"{a} | {b}", f"({a} | {b}) & {a}", f"{a} & !{b}", f"!({a} | {b})"))
+        path = rng.choice(self.paths)
+        parts = path.split(".")
+        return rng.choice((
+            path,
+            ".".join(parts[:2]),
+            f"name:{rng.choice(NAMES)}",
+            "name:{w,bias}",
+            f"tag:{rng.choice(TAGS)}",
+            f"tag:{rng.choice(TAGS)} > {rng.choice(MIDDLES)}",
+            f"group:{rng.choice(GROUPS)}",
+            f"dtype:{rng.choice(('f32', 'f64'))}",
+            "kind:buffer",
+            f"rank:{rng.randrange(4)}",
+            f"size>={rng.choice((1, 12, 512, 65536))}",
+            f"size{rng.choice(('<', '<=', '!=', '=', '>'))}{rng.choice((1, 12, 512))}",
+            "frozen",
+            "tied",
+            "detached",
+            f"**.[{rng.randrange(12)}-{rng.randrange(12)}].*",
+            f"{parts[0]}.*.[3-0]",
+            f"@{rng.choice(sorted(self.model.selections) or ['one'])}",
+        ))  # fmt: skip
+
+    def operation(self):
+        often = ("delete_group", "tie", "copy", "adjust")  # they are refused more than others
+        kind = self.rng.choice([*self.kinds, *(kind for kind in often if kind in self.kinds)])
+        return {kind: getattr(self, "of_" + kind)()}
+
+    def few(self):
+        return {"selection": self.selection()}
+
+    of_reset = of_detach = few
+
+    def of_freeze(self):
+        return {"selection": self.selection(self.chance(0.9))}
+
+    def of_thaw(self):
+        selection = self.one_with(lambda leaf: leaf.param.frozen) or self.selection(False)
+        return {"selection": selection, "reset_state": self.chance(0.3)}
+
+    def of_attach(self):
+        return {"selection": self.one_with(lambda leaf: leaf.detached) or self.selection(False)}
+
+    def one_with(self, condition):
+        """A leaf that is so, sometimes."""
+        found = [leaf.path for leaf in self.model.in_order() if condition(leaf)]
+        return self.rng.choice(found) if found and self.chance(0.6) else None
+
+    def of_untie(self):
+        selection = self.one_with(lambda leaf: len(leaf.param.leaves) > 1) or self.selection()
+        return {"selection": selection, "reset_state": self.chance(0.3)}
+
+    def partner(self, transposed):
+        """Two leaves that can be tied or copied; sometimes, and where there are no such, any two."""
+        rng = self.rng
+        leaves = self.model.in_order()
+        one = other = None
+        for _ in range(1 if self.chance(0.05) else 12):
+            one = rng.choice(leaves)
+            shape = one.shape()[::-1] if transposed else one.shape()
+            alike = [leaf for leaf in leaves if leaf is not one and self.is_alike(leaf, one, shape)]
+            other = rng.choice(alike or leaves)
+            if alike and (not transposed or len(shape) == 2):
+                break
+        return one, other
+
+    @staticmethod
+    def is_alike(leaf, one, shape):
+        return (leaf.shape(), leaf.param.dtype, leaf.param.kind) == (shape, one.param.dtype, one.param.kind)
+
+    def of_tie(self):
+        rng = self.rng
+        if self.chance(0.1):
+            a, b = rng.sample(TOPS, 2)
+            leaf, to = rng.choice(((f"{a}.**.w", f"{b}.**.w"), (a, b), (f"{a}.*.3.bias", f"{b}.*.3.bias"), (f"{a}.*", f"{b}.*")))
+            return {"leaf": leaf, "to": to, "view": 0, "value": rng.randrange(2)}
+        transposed = self.chance(0.4) and any(len(leaf.shape()) == 2 for leaf in self.model.in_order())
+        one, other = self.partner(transposed)
+        return {"leaf": one.path, "to": other.path, "view": int(transposed), "value": int(self.chance(0.3))}
+
+    def of_copy(self):
+        one, other = self.partner(False)
+        return {"from": one.path, "to": other.path}
+
+    def of_regroup(self):
+        selection = self.selection(self.chance(0.8))
+        return {"selection": selection, "group": self.rng.choice(GROUPS + ("later",))}
+
+    def of_adjust(self):
+        group = self.rng.choice(list(self.model.groups))
+        changes = self.rng.choice(ADJUSTMENTS)
+        for _ in range(0 if self.chance(0.1) else 10):
+            if self.fits(group, changes):
+                break
+            changes = self.rng.choice(ADJUSTMENTS)
+        return {"group": group, "hyperparameters": changes}
+
+    def fits(self, group, changes):
+        try:
+            self.model.groups[group].adjusted(changes)
+        except BadExpression:
+            return False
+        return True
+
+    def of_define_group(self):
+        return {"name": self.rng.choice(GROUPS + ("later",)), "expression": self.rng.choice(self.rules)}
+
+    def of_delete_group(self):
+        return {"name": self.rng.choice([name for name in self.model.groups if name != "default"] or ["nosuch"])}
+
+    def of_name_selection(self):
+        name = self.rng.choice(("one", "two"))
+        forget = name in self.model.selections and self.chance(0.3)
+        return {"name": name, "selection": "" if forget else self.selection()}
+
+    def of_rename(self):
+        source = self.rng.choice(self.paths) if self.chance(0.6) else self.node()
+        to = self.path()
+        while to.startswith(source + "."):  # what is assigned on the way is not seen to go
+            to = self.path()
+        return {"from": source, "to": to}
+
+    def of_add(self):
+        removed = sorted(self.model.removed)
+        spec = self.spec(self.rng.choice(removed) if removed and self.chance(0.5) else self.path())
+        if spec["init"][0] == "follows":
+            spec["init"][0] = "zeros"
+        return {"leaf": spec}
+
+    def of_remove(self):
+        return {"selection": self.selection()}
+
+    def of_reinit(self):
+        init = self.init()
+        if init[0] == "follows":
+            init[0] = "zeros"
+        return {"selection": self.selection(), "init": init}
+
+    def of_set(self):
+        path = self.rng.choice(self.paths)
+        parts = path.split(".")
+        node = ".".join(parts[: self.rng.randint(max(1, len(parts) - 1), len(parts))])
+        below = [path for path in self.paths if path == node or path.startswith(node + ".")]
+        if len(below) > 1 and self.chance(0.1):
+            below.pop()
+        return {"selection": node, "values": {path: self.seed() for path in below}, "reset_state": self.chance(0.3)}
+
+    def apply(self, alone=False):
+        rng = self.rng
+        operations = [self.operation() for _ in range(rng.choice((1, 1, 1, 1, 1, 2, 3, 5)))]
+        request = {
+            "op": "apply",
+            "operations": operations,
+            "if_epoch": rng.choice((0, 0, 0, 1, -1)) if self.chance(0.15) else None,
+            "dry": False,
+            "key": "",
+            "max_leaves": rng.choice((1, 5, 50)) if self.chance(0.05) else 0,
+        }
+        if self.model.epoch == 1 and request["if_epoch"] == -1:
+            request["if_epoch"] = None
+        if alone:
+            # What is removed while a push to it is on its way may be gone when it arrives, or when it commits.
+            request["operations"] = [one for one in operations if "remove" not in one] or [{"thaw": self.of_thaw()}]
+            return request
+        if self.chance(0.12):
+            self.after.append({**request, "if_epoch": 0})
+            request["dry"] = True
+        elif self.chance(0.06):
+            request["key"] = f"key {self.seed()}"
+            self.after += [dict(request)] if self.chance(0.5) else [self.push(), dict(request)]
+        return request

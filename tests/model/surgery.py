@@ -1,0 +1,449 @@
+"""The naive model's transactions: each operation of Admin's Apply, on a copy of the model, with its lines of the diff (the
+table above struct esp_change in server/tree/tree.h)."""
+
+import pairing
+import rules
+import selecting
+from harness import admin
+from model import Param, Refused, initial, is_within
+
+
+def printed(flag):
+    return str(bool(flag)).lower()
+
+
+class Transaction:
+    def __init__(self, model, stages, max_leaves=0):
+        self.model = model.clone()
+        self.max_leaves = max_leaves
+        self.stages = stages  # by operation: {leaf's id: array}
+        self.changes = []
+        self.matched = 0
+        self.moved = {}  # by parameter: it, the name assigned to it, its former primary leaf: its group is to stay
+
+    def note(self, leaf, field, before, after, because=""):
+        path, number = (leaf, 0) if isinstance(leaf, str) else (leaf.path, leaf.id)
+        self.changes.append(
+            admin.Change(path=path, leaf_id=number, field=field, **{"from": before}, to=after, because=because)
+        )
+
+    def count(self, leaves):
+        self.matched += leaves
+        if self.max_leaves and self.matched > self.max_leaves:
+            raise Refused("FAILED_PRECONDITION")
+
+    def select(self, text):
+        found = self.model.select(text)
+        self.count(len(found))
+        return found
+
+    def pair(self, source, to):
+        found = pairing.pair(self.model, source, to)
+        self.count(len(found))
+        return found
+
+    def with_ties(self, leaves):
+        """Every leaf of these leaves' parameters, in path order, with the selected leaf that it is tied to where it was
+        not selected itself."""
+        because = {}
+        for leaf in leaves:
+            for other in leaf.param.leaves:
+                because.setdefault(other.path, leaf.path)
+        for leaf in leaves:
+            because[leaf.path] = ""
+        return [(leaf, because[leaf.path]) for leaf in self.model.in_order() if leaf.path in because]
+
+    def overwritten(self, leaves, field, how):
+        for leaf, because in self.with_ties(leaves):
+            self.note(leaf, field, "", how, because)
+
+    # ---- flags ----
+
+    def freeze(self, selection):
+        self.flag_frozen(self.select(selection), True)
+
+    def thaw(self, selection, reset_state=False):
+        thawed = self.flag_frozen(self.select(selection), False)
+        if reset_state:
+            for param in thawed:
+                param.reset()
+
+    def flag_frozen(self, leaves, frozen):
+        changing = [leaf for leaf in leaves if leaf.param.frozen != frozen]
+        for leaf, because in self.with_ties(changing):
+            self.note(leaf, "frozen", printed(not frozen), printed(frozen), because)
+        params = list({leaf.param.id: leaf.param for leaf in changing}.values())
+        for param in params:
+            param.frozen = frozen
+        return params
+
+    def detach(self, selection):
+        self.flag_detached(self.select(selection), True)
+
+    def attach(self, selection):
+        self.flag_detached(self.select(selection), False)
+
+    def flag_detached(self, leaves, detached):
+        for leaf in leaves:
+            if leaf.param.kind == "trained" and leaf.detached != detached:
+                self.note(leaf, "detached", printed(not detached), printed(detached))
+                leaf.detached = detached
+
+    # ---- values and states ----
+
+    def set(self, selection, values, reset_state=False):
+        leaves = self.select(selection)
+        if any(leaf.id not in values for leaf in leaves):
+            raise Refused("FAILED_PRECONDITION")
+        self.overwritten(leaves, "value", "set")
+        for leaf in leaves:
+            leaf.param.assign(leaf.unseen(values[leaf.id]))
+            if reset_state:
+                leaf.param.reset()
+
+    def copy(self, source, to):
+        pairs = self.pair(source, to)
+        for leaf, other in pairs:
+            a, b = leaf.param, other.param
+            if (leaf.shape(), a.dtype, a.kind) != (other.shape(), b.dtype, b.kind):
+                raise Refused("INVALID_ARGUMENT")
+        self.overwritten([other for _, other in pairs], "value", f"copied from {source}")
+        for leaf, other in pairs:
+            if (leaf.param, leaf.transposed) != (other.param, other.transposed):
+                other.param.assign(other.unseen(leaf.seen(leaf.param.value)).copy())
+
+    def reinit(self, selection, init):
+        leaves = self.select(selection)
+        kind, a, b, seed = init
+        initial(init, "f64", 1)
+        numbers = {"zeros": [], "constant": [a]}.get(kind, [a, b])
+        text = kind + (f"({', '.join(f'{number:g}' for number in numbers)})" if numbers else "")
+        text += f", seed {seed}" * (kind in ("uniform", "normal"))
+        self.overwritten(leaves, "value", text)
+        for param in {leaf.param.id: leaf.param for leaf in leaves}.values():
+            param.assign(initial(init, param.dtype, param.value.size))
+
+    def reset(self, selection):
+        leaves = self.select(selection)
+        self.overwritten(leaves, "state", "reset")
+        for leaf in leaves:
+            leaf.param.reset()
+
+    # ---- bindings ----
+
+    @staticmethod
+    def binding(leaf):
+        param = leaf.param
+        return f"parameter {param.id} ({param.leaves[0].path})" + " transposed" * leaf.transposed
+
+    def tie(self, leaf, to, view=0, value=0):
+        pairs = self.pair(leaf, to)
+        for one, other in pairs:
+            self.check_tie(one, other, view)
+        if value:
+            self.overwritten([other for _, other in pairs], "value", f"mean with {leaf}")
+        for one, other in pairs:
+            self.bind(one, other, view, value)
+
+    @staticmethod
+    def check_tie(leaf, other, view):
+        shape = other.shape()
+        if view:
+            if len(shape) != 2:
+                raise Refused("INVALID_ARGUMENT")
+            shape = shape[::-1]
+        mine, theirs = leaf.param, other.param
+        if leaf is other or (leaf.shape(), mine.dtype, mine.kind) != (shape, theirs.dtype, theirs.kind):
+            raise Refused("INVALID_ARGUMENT")
+
+    def bind(self, leaf, other, view, mean):
+        old, new = leaf.param, other.param
+        transposed = other.transposed != bool(view)
+        if old is new and leaf.transposed == transposed:
+            return
+        before = self.binding(leaf)
+        was_frozen, was_stepped = old.frozen, self.model.group_of(old)
+        seen = leaf.seen(old.value)
+        if old is not new:
+            self.leave(leaf)
+            new.leaves.append(leaf)
+        leaf.param, leaf.transposed = new, transposed
+        self.note(leaf, "parameter", before, self.binding(leaf))
+        if was_frozen != new.frozen:
+            self.note(leaf, "frozen", printed(was_frozen), printed(new.frozen), other.path)
+        if new.kind == "trained" and was_stepped != self.model.group_of(new):
+            self.note(leaf, "stepped_by", was_stepped, self.model.group_of(new), other.path)
+        if mean and old is not new:
+            half = new.value.dtype.type(0.5)
+            new.assign(leaf.unseen(seen) * half + new.value * half)  # so that nothing overflows
+
+    def leave(self, leaf):
+        """A leaf leaves its parameter: if it was the primary one, the first of the others in path order follows."""
+        param = leaf.param
+        others = [one for one in param.leaves if one is not leaf]
+        if param.leaves[0] is leaf and others:
+            first = min(others, key=lambda one: one.parts)
+            others = [first] + [one for one in others if one is not first]
+            self.keep_group(param, self.model.assigned(leaf.path), leaf.path)
+        param.leaves = others
+
+    def untie(self, selection, reset_state=False):
+        leaves = self.select(selection)
+        chosen = {leaf.path for leaf in leaves}
+        keeping = set()  # primary leaves of parameters of which all leaves are selected
+        for leaf in leaves:
+            if all(one.path in chosen for one in leaf.param.leaves):
+                keeping.add(leaf.param.leaves[0].path)
+        shared = [leaf for leaf in leaves if len(leaf.param.leaves) > 1 and leaf.path not in keeping]
+        before = [(self.binding(leaf), self.model.assigned(leaf.param.leaves[0].path)) for leaf in shared]
+        primary = [leaf.param.leaves[0].path for leaf in shared]
+        for leaf, (was, group), because in zip(shared, before, primary):
+            old = leaf.param
+            new = Param(self.model.param_id_next, leaf.shape(), old.dtype, old.kind, leaf.seen(old.value).copy())
+            self.model.param_id_next += 1
+            new.frozen, new.steps = old.frozen, old.steps
+            new.states = {name: leaf.seen(state).copy() for name, state in old.states.items()}
+            if reset_state:
+                new.reset()
+            self.leave(leaf)
+            leaf.param, leaf.transposed = new, False
+            new.leaves = [leaf]
+            self.note(leaf, "parameter", was, self.binding(leaf))
+            self.keep_group(new, group, because)
+
+    def settle(self):
+        """Groups of parameters that stay do not change: what a place would change is assigned."""
+        for param, group, because in self.moved.values():
+            if param.leaves and self.model.assigned(param.leaves[0].path) != group:
+                self.assign(param.leaves[0].path, group, because)
+        self.moved = {}
+
+    def keep_group(self, param, group, because):
+        """Until settle(). Of several primary leaves that left it, the first one's counts."""
+        self.moved.setdefault(param.id, (param, group, because))
+
+    # ---- groups ----
+
+    def assign(self, node, group, because=""):
+        """None: no assignment any more."""
+        before = self.model.assignments.get(node)
+        if before != group:
+            self.note(self.model.leaves.get(node, node), "group", before or "", group or "", because)
+            self.model.assign(node, group)
+
+    def regroup(self, selection, group):
+        leaves = self.select(selection)
+        if selecting.is_path(selection):
+            for node in [node for node in self.model.assignments if is_within(node, selection) and node != selection]:
+                self.assign(node, None)
+            self.assign(selection, group)
+        for leaf in leaves:
+            primary = leaf.param.leaves[0]
+            if self.model.assigned(primary.path) != group:
+                self.assign(primary.path, group)
+
+    def steppers(self):
+        return {leaf.path: self.model.group_of(leaf.param) for leaf in self.model.leaves.values()}
+
+    def define_group(self, name, expression):
+        try:
+            new = rules.Optimizer(expression)
+        except rules.BadExpression as error:
+            raise Refused("INVALID_ARGUMENT") from error
+        self.redefine(name, new)
+
+    def delete_group(self, name):
+        if name == "default":
+            raise Refused("FAILED_PRECONDITION")
+        if name not in self.model.groups:
+            raise Refused("NOT_FOUND")
+        self.redefine(name, None)
+
+    def adjust(self, group, hyperparameters):
+        if group not in self.model.groups:
+            raise Refused("NOT_FOUND")
+        try:
+            new = self.model.groups[group].adjusted(hyperparameters)
+        except rules.BadExpression as error:
+            raise Refused("INVALID_ARGUMENT") from error
+        self.redefine(group, new)
+
+    def redefine(self, name, new):
+        before = self.steppers()
+        old = self.model.groups.get(name)
+        if str(old or "") == str(new or ""):
+            return
+        self.note(name, "optimizer", str(old or ""), str(new or ""))
+        self.model.groups = {**self.model.groups, name: new}
+        if new is None:
+            del self.model.groups[name]
+        for leaf in self.model.in_order():
+            now = self.model.group_of(leaf.param)
+            if before[leaf.path] != now:
+                self.note(leaf, "stepped_by", before[leaf.path], now)
+
+    def name_selection(self, name, selection):
+        before = self.model.selections.get(name, "")
+        if not selection:
+            if not before:
+                raise Refused("NOT_FOUND")
+            del self.model.selections[name]
+        else:
+            try:
+                selecting.check(selection)
+            except selecting.BadSelector as error:
+                raise Refused("INVALID_ARGUMENT") from error
+            self.model.selections[name] = selection
+        if before != selection:
+            self.note("@" + name, "selection", before, selection)
+
+    # ---- places ----
+
+    @staticmethod
+    def described(leaf):
+        shape = ", ".join(map(str, leaf.shape()))
+        return f"{leaf.param.dtype} [{shape}]" + " buffer" * (leaf.param.kind == "buffer")
+
+    def add(self, leaf):
+        spec = leaf
+        model = self.model
+        self.count(1)
+        there = model.leaves.get(spec["path"])
+        if there:
+            model.check_same(there, spec)
+            raise Refused("FAILED_PRECONDITION")
+        model.check_place(spec["path"])
+        initial(spec["init"], spec["dtype"], 1)
+        new = model.add_leaf(spec)
+        model.removed.discard(spec["path"])
+        self.note(new, "leaf", "", self.described(new))
+        if spec["group"]:
+            self.assign(spec["path"], spec["group"])
+
+    def remove(self, selection):
+        leaves = self.select(selection)
+        gone = {leaf.path for leaf in leaves}
+        staying = {leaf.path: any(one.path not in gone for one in leaf.param.leaves) for leaf in leaves}
+        primary = {leaf.path: leaf.param.leaves[0].path for leaf in leaves}
+        for leaf in leaves:
+            self.note(leaf, "leaf", self.described(leaf), "")
+            if leaf.param.frozen:
+                self.note(leaf, "frozen", "true", "")
+            if leaf.detached:
+                self.note(leaf, "detached", "true", "")
+            if leaf.tag:
+                self.note(leaf, "tag", leaf.tag, "")
+            if staying[leaf.path]:
+                text = f"parameter {leaf.param.id} ({primary[leaf.path]})" + " transposed" * leaf.transposed
+                self.note(leaf, "parameter", text, "")
+        for param in {leaf.param.id: leaf.param for leaf in leaves}.values():
+            first = param.leaves[0]
+            others = [one for one in param.leaves if one.path not in gone]
+            if others and first.path in gone:
+                others.sort(key=lambda one: one.parts)
+                self.keep_group(param, self.model.assigned(first.path), first.path)
+            param.leaves = others
+        for path in gone:
+            del self.model.leaves[path]
+        self.model.removed |= gone
+        self.model.order = None
+
+    def rename(self, source, to):
+        model = self.model
+        moving = [leaf for leaf in model.in_order() if is_within(leaf.path, source)]
+        self.count(len(moving))
+        if not source or not to:
+            raise Refused("INVALID_ARGUMENT")
+        if not moving:
+            raise Refused("NOT_FOUND")
+        if source == to:
+            return
+        names = {leaf.path: to + leaf.path[len(source) :] for leaf in moving}
+        paths = [names.get(path, path) for path in model.leaves]
+        if any(is_within(a, b) for i, a in enumerate(paths) for j, b in enumerate(paths) if i != j):
+            raise Refused("INVALID_ARGUMENT")
+        before = {leaf.id: model.assigned(leaf.path) for leaf in model.leaves.values()}
+        primaries = [param.leaves[0] for param in model.params()]
+        node_group = model.assigned(source)
+        stays = [path for path in model.leaves if path not in names]
+        is_free = not any(is_within(path, to) for path in stays) and not any(
+            is_within(node, to) and not is_within(node, source) for node in model.assignments
+        )
+        for leaf in moving:
+            was = leaf.path
+            del model.leaves[was]
+            leaf.move(names[was])
+        for leaf in moving:
+            model.leaves[leaf.path] = leaf
+            model.removed.discard(leaf.path)
+        model.order = None
+        model.nearest = {}
+        for leaf in moving:
+            was = source + leaf.path[len(to) :]
+            self.note(leaf, "path", was, leaf.path)
+        self.move_settings(source, to)
+        alike = any(is_within(leaf.path, to) and before[leaf.id] == node_group for leaf in primaries)
+        if is_free and alike and model.assigned(to) != node_group:
+            self.assign(to, node_group, source)
+        for leaf in sorted(primaries, key=lambda one: one.parts):
+            if model.assigned(leaf.path) != before[leaf.id]:
+                self.assign(leaf.path, before[leaf.id], source)
+
+    def move_settings(self, source, to):
+        model = self.model
+        moving = {node: group for node, group in model.assignments.items() if node and is_within(node, source)}
+        new = {to + node[len(source) :]: group for node, group in moving.items()}
+        for node in {**moving, **new}:
+            self.assign(node, new.get(node))
+        tags = {node: tag for node, tag in model.tags.items() if node and is_within(node, source)}
+        new = {to + node[len(source) :]: tag for node, tag in tags.items()}
+        for node in {**tags, **new}:
+            before, after = model.tags.get(node, ""), new.get(node, "")
+            if before != after:
+                self.note(node, "tag", before, after)
+            model.tags.pop(node, None)
+            if after:
+                model.tags[node] = after
+
+    # ---- the whole ----
+
+    def run(self, operations):
+        for place, operation in enumerate(operations):
+            ((kind, arguments),) = operation.items()
+            arguments = dict(arguments)
+            if kind == "set":
+                arguments["values"] = self.stages[place]
+            if "from" in arguments:
+                arguments["source"] = arguments.pop("from")
+            getattr(self, kind)(**arguments)
+            self.settle()
+        if self.changes:
+            self.model.epoch += 1
+            self.model.commit += 1
+            self.model.regroup()
+
+
+def apply(model, operations, stages, *, if_epoch=0, dry_run=False, key="", max_leaves=0):
+    """ApplyResponse without notes; the model has changed, or not at all."""
+    if key and key in model.keys:
+        return model.keys[key]
+    if if_epoch not in (0, model.epoch):
+        raise Refused("ABORTED")
+    if not operations:
+        raise Refused("INVALID_ARGUMENT")
+    transaction = Transaction(model, stages, max_leaves)
+    transaction.run(operations)
+    changed = bool(transaction.changes)
+    if not dry_run:
+        model.__dict__ = transaction.model.__dict__
+    reply = admin.ApplyResponse(
+        epoch=model.epoch,
+        commit=model.commit if changed and not dry_run else 0,
+        lineage=model.lineage,
+        changes=transaction.changes,
+        matched=transaction.matched,
+        dry_run=dry_run,
+    )
+    if key and not dry_run:
+        model.keys[key] = reply
+    return reply
