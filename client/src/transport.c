@@ -50,10 +50,10 @@
 #define RETURN_MS_MAX 200
 
 struct esp_conn {
-  atomic_uint refs;                   /* the client's and one of each call */
-  atomic_bool failed;                 /* a call on it was cut or waited in vain */
-  grpc_channel *channel;              /* owned */
-  int fd;                             /* a duplicate of the channel's socket, so that it can be shut down at any time */
+  atomic_uint refs;      /* the client's and one of each call */
+  atomic_bool failed;    /* a call on it was cut or waited in vain */
+  grpc_channel *channel; /* owned */
+  int fd;                /* the socket, of which the channel has a duplicate: it can be shut down at any time */
   char address[ESP_ADDRESS_TEXT_MAX]; /* for messages */
 };
 
@@ -122,11 +122,13 @@ enum esp_code esp_conn_new(int fd, const char *address, struct esp_conn **ret, s
     esp_free(conn);
     return esp_fail(st, ESP_RESOURCE_EXHAUSTED, "out of memory or file descriptors for a connection to %s", address);
   }
-  conn->fd = copy;
+  conn->fd = fd;
   atomic_init(&conn->refs, 1);
   atomic_init(&conn->failed, false);
   snprintf(conn->address, sizeof conn->address, "%s", address);
-  conn->channel = channel_new(fd, conn->address);
+  /* The duplicate is gRPC's, for the thread sanitizer's sake: it does not see gRPC's close, so the number of a socket
+   * that gRPC closed would stay the dialling thread's. */
+  conn->channel = channel_new(copy, conn->address);
   *ret = conn;
   return ESP_OK;
 }
