@@ -49,6 +49,7 @@ enum esp_plan_kind {
   ESP_PLAN_SET_GROUP,    /* one that is there: another optimizer */
   ESP_PLAN_DELETE_GROUP,
   ESP_PLAN_NAME_SELECTION,
+  ESP_PLAN_CANCEL_TIMER,
   ESP_PLAN_UNDO,
 };
 
@@ -87,7 +88,13 @@ struct esp_plan_op {
   const char *tag;
   const char *group;
   const char *alias_of;
-  uint64_t epoch; /* undo; 0: the last transaction */
+  uint64_t epoch;        /* undo; 0: the last transaction */
+  uint64_t at_commit;    /* freeze, thaw; 0: now */
+  uint64_t until_commit; /* freeze; 0: until it is thawed */
+  uint64_t for_ms;       /* freeze; likewise */
+  bool one_by_one;       /* thaw */
+  uint64_t every;        /* then: commits of pushes */
+  uint64_t timer;        /* timer cancel */
 };
 
 struct esp_plan {

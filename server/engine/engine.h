@@ -357,8 +357,8 @@ void esp_pull_free(struct esp_pull *pull);
 /* ---- admin ---- */
 
 enum esp_operation_kind {
-  ESP_OPERATION_FREEZE,         /* selection */
-  ESP_OPERATION_THAW,           /* selection, reset_state */
+  ESP_OPERATION_FREEZE,         /* selection; at_commit, until_commit, for_ms */
+  ESP_OPERATION_THAW,           /* selection, reset_state; at_commit; one_by_one with every */
   ESP_OPERATION_DETACH,         /* selection */
   ESP_OPERATION_ATTACH,         /* selection */
   ESP_OPERATION_TIE,            /* selection (a leaf, a node or a pattern) to `to`, view, mean */
@@ -375,6 +375,7 @@ enum esp_operation_kind {
   ESP_OPERATION_DEFINE_GROUP,   /* name, `to` is the expression */
   ESP_OPERATION_DELETE_GROUP,   /* name */
   ESP_OPERATION_NAME_SELECTION, /* name, selection ("": forget the name) */
+  ESP_OPERATION_CANCEL_TIMER,   /* timer */
   ESP_OPERATION_UNDO,           /* the transaction that made `epoch`; 0: the last one */
 };
 
@@ -390,6 +391,12 @@ struct esp_operation {
   bool reset_state;
   uint64_t stage;
   uint64_t epoch;
+  uint64_t at_commit;    /* freeze, thaw: not now, but as this commit, or the next after it; 0: now */
+  uint64_t until_commit; /* freeze: it ends as this commit, or the next after it; 0: it does not */
+  uint64_t for_ms;       /* freeze: it ends so long after it began; 0: it does not */
+  bool one_by_one;       /* thaw: what the selection names (esp_select_in_order), the first now */
+  uint64_t every;        /* then: the next after so many commits of pushes, and so on */
+  uint64_t timer;
   struct esp_init init;
   const struct esp_hyper_change *hypers;
   size_t hypers_len;

@@ -90,6 +90,23 @@ struct esp_place {
   enum esp_dtype dtype;
   enum esp_kind kind;
   bool frozen;
+  uint64_t timer; /* the id of the one that will freeze or thaw it; 0: none */
+};
+
+/* What a timer waits for: a commit that takes its number or a higher one, a count of commits of pushes, a time. */
+enum esp_timer_due { ESP_TIMER_COMMIT = 1, ESP_TIMER_PUSHES = 2, ESP_TIMER_TIME = 3 }; /* the wire's values */
+
+/* Freezes or thaws parameters later: those whose places have its id, one at least. */
+struct esp_timer {
+  uint64_t id; /* from 1, never reused */
+  enum esp_timer_due due;
+  uint64_t at;           /* a commit number; commits of pushes since the tree's beginning; ms since 1970 */
+  bool frozen;           /* what its parameters become */
+  bool reset_state;      /* of a thaw */
+  uint64_t until_commit; /* of a freeze: the commit at which it ends, 0: none */
+  uint64_t for_ms;       /* of a freeze: how long it lasts, 0: no such end */
+  uint64_t epoch;        /* of the transaction that set it */
+  const char *selection; /* that named its leaves, for people */
 };
 
 struct esp_group {
@@ -148,9 +165,12 @@ struct esp_layout {
   size_t removed_len;
   struct esp_leaf_gone *gone; /* every leaf that was ever removed, by id */
   size_t gone_len;
+  struct esp_timer *timers; /* that wait, by id */
+  size_t timers_len;
   struct esp_names *names;
   uint64_t leaf_id_next;
   uint64_t param_id_next;
+  uint64_t timer_id_next;
   uint64_t trained_len; /* leaves of kind trained */
   uint64_t frozen_len;  /* leaves whose parameter is frozen */
   uint64_t detached_len;
@@ -218,6 +238,12 @@ struct esp_selection {
 enum esp_code esp_select(const struct esp_layout *layout, const char *text, size_t len, struct esp_selection *ret,
                          struct esp_status *st) ESP_WARN_UNUSED;
 void esp_selection_done(struct esp_selection *sel); /* idempotent */
+/* The nodes that a path, a pattern or several of them with | between them name, one selection each, in the order in
+ * which they are written: {a,b} and [11-0] from the left on, the leftmost component the slowest, what wildcards match
+ * in path order; a leaf that an earlier one has is left out of later ones, and one of no leaves does not come. *ret
+ * (each to esp_selection_done) is the caller's to esp_free. INVALID_ARGUMENT for any other expression; NOT_FOUND. */
+enum esp_code esp_select_in_order(const struct esp_layout *layout, const char *text, size_t len,
+                                  struct esp_selection **ret, size_t *ret_len, struct esp_status *st) ESP_WARN_UNUSED;
 /* Whether text is a selector as far as that can be told without a tree: INVALID_ARGUMENT with the column. A named
  * selection need not be there. "" is one. */
 enum esp_code esp_selector_check(const char *text, size_t len, struct esp_status *st) ESP_WARN_UNUSED;
@@ -254,6 +280,7 @@ struct esp_edit;
  *                            sees it so: tied, untied
  *   leaf   frozen, detached  `false`, `true`
  *   leaf   value, state      "" -> how it is overwritten
+ *   leaf   timer             `thaw at commit 500 (timer 3)`, "" for none -> another one
  *   leaf   stepped_by        one group -> another, whose optimizer steps it from here on, of which no assignment
  *                            tells: the group assigned was defined or deleted, or the leaf was tied
  *   node   group             what is assigned to exactly this node ("": nothing) -> another group. With because
@@ -319,6 +346,16 @@ void esp_edit_bind(struct esp_edit *edit, uint64_t leaf_id, struct esp_object *s
  * change with them, and say because. */
 enum esp_code esp_edit_freeze(struct esp_edit *edit, const struct esp_selection *sel, bool frozen,
                               struct esp_status *st) ESP_WARN_UNUSED;
+
+/* Gives the selected leaves' parameters (buffers' too) a timer, in place of the one that each may have; timer->id and
+ * ->epoch are set by the edit, strings are copied. NULL takes theirs away. esp_edit_freeze does that too, of every
+ * parameter that it selects, also where the flag is that already. A leaf that is tied gets the timer of the parameter
+ * that it is tied to, one that is untied keeps a timer of its own parameter of the same id; a timer that no parameter
+ * has any more is gone. */
+enum esp_code esp_edit_timer(struct esp_edit *edit, const struct esp_selection *sel, const struct esp_timer *timer,
+                             struct esp_status *st) ESP_WARN_UNUSED;
+/* Takes a timer away from all that have it. NOT_FOUND (those that wait are listed). */
+enum esp_code esp_edit_cancel_timer(struct esp_edit *edit, uint64_t timer, struct esp_status *st) ESP_WARN_UNUSED;
 
 /* Notes in the diff that something of the selected leaves' parameters is overwritten that no layout has: field
  * ("value" or "state") is static, to says how ("set", "reset", "copied from a.b") and is copied. The layout's epoch
