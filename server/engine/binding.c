@@ -2,7 +2,6 @@
  * where it is at this commit (esp_work_give): into the new parameter itself, or into one that lives only until what is
  * made of it has been written. */
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/alloc.h"
@@ -15,31 +14,6 @@ static struct esp_param *param_of(const struct esp_layout *layout, uint32_t leaf
 
 static bool is_transposed(enum esp_view view) {
   return view == ESP_VIEW_TRANSPOSE;
-}
-
-static int index_compare(const void *a, const void *b) {
-  uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
-  return x < y ? -1 : x > y;
-}
-
-/* The values of all leaves that pairs go to are others from now on: one look for all, for each takes a walk. */
-static enum esp_code touch_targets(struct esp_transaction *tx, const struct esp_pair *pairs, size_t len,
-                                   const char *how, const char *from, struct esp_status *st) {
-  char text[64 + ESP_PATH_TEXT_MAX], shown[ESP_PATH_TEXT_MAX];
-  struct esp_selection sel = {.leaves = esp_malloc_array(len + 1, sizeof(uint32_t))};
-  if (sel.leaves == NULL)
-    return esp_transaction_memory(st);
-  for (size_t i = 0; i < len; i++)
-    sel.leaves[i] = pairs[i].to;
-  qsort(sel.leaves, len, sizeof(uint32_t), index_compare);
-  for (size_t i = 0; i < len; i++) { /* several may go to one */
-    if (sel.len == 0 || sel.leaves[sel.len - 1] != sel.leaves[i])
-      sel.leaves[sel.len++] = sel.leaves[i];
-  }
-  snprintf(text, sizeof(text), "%s %s", how, esp_path_print(from, strlen(from), shown, sizeof(shown)));
-  enum esp_code code = esp_edit_touch(tx->edit, &sel, "value", text, st);
-  esp_selection_done(&sel);
-  return code;
 }
 
 /* What `from` has at this commit is made part of `to` by an item of this kind. */
@@ -75,30 +49,36 @@ static void tie_note(struct esp_transaction *tx, const struct esp_layout *view, 
                   to_place->frozen ? "frozen" : "free", to->path);
 }
 
-/* Before anything is tied: what the values of both are. */
-static enum esp_code tie_mean(struct esp_transaction *tx, const struct esp_operation *op, const struct esp_layout *view,
-                              const struct esp_pair *pair, struct esp_status *st) {
-  const struct esp_leaf *leaf = &view->leaves[pair->from], *to = &view->leaves[pair->to];
-  bool transposed = (leaf->view != to->view) != is_transposed(op->view);
-  if (leaf->param == to->param)
-    return ESP_OK;
-  return blend(tx, to->path, param_of(view, pair->from), param_of(view, pair->to), transposed, ESP_ITEM_MEAN, st);
+/* Before anything is tied: what the values of both are. A mean is of tensors that can be tied, and ends up in all
+ * leaves that were tied to the target before. Where both are one parameter already nothing is overwritten. */
+static enum esp_code tie_means(struct esp_transaction *tx, const struct esp_operation *op, const struct esp_pair *pairs,
+                               size_t len, struct esp_status *st) {
+  const struct esp_layout *view = esp_edit_view(tx->edit);
+  struct esp_pair *moved = esp_malloc_array(len + 1, sizeof(*moved));
+  size_t moved_len = 0;
+  enum esp_code code = moved == NULL ? esp_transaction_memory(st) : ESP_OK;
+  for (size_t i = 0; i < len && code == ESP_OK; i++) {
+    const struct esp_leaf *leaf = &view->leaves[pairs[i].from], *to = &view->leaves[pairs[i].to];
+    bool transposed = (leaf->view != to->view) != is_transposed(op->view);
+    code = esp_tie_check(view, pairs[i].from, pairs[i].to, op->view, st);
+    if (code != ESP_OK || leaf->param == to->param)
+      continue;
+    moved[moved_len++] = pairs[i];
+    code =
+        blend(tx, to->path, param_of(view, pairs[i].from), param_of(view, pairs[i].to), transposed, ESP_ITEM_MEAN, st);
+  }
+  if (code == ESP_OK)
+    code = esp_edit_touch_pairs(tx->edit, moved, moved_len, "mean with", st);
+  esp_free(moved);
+  return code;
 }
 
-/* A mean is of tensors that can be tied, and ends up in all leaves that were tied to the target before. */
 static enum esp_code tie_pairs(struct esp_transaction *tx, const struct esp_operation *op, const struct esp_pair *pairs,
                                size_t len, struct esp_status *st) {
-  enum esp_code code = ESP_OK;
+  enum esp_code code = op->mean ? tie_means(tx, op, pairs, len, st) : ESP_OK;
   const struct esp_layout *view = esp_edit_view(tx->edit);
-  for (size_t i = 0; i < len && code == ESP_OK; i++) {
+  for (size_t i = 0; i < len && code == ESP_OK; i++)
     tie_note(tx, view, &pairs[i]);
-    if (op->mean) /* which moves values before anything is tied */
-      code = esp_tie_check(view, pairs[i].from, pairs[i].to, op->view, st);
-    if (code == ESP_OK && op->mean)
-      code = tie_mean(tx, op, view, &pairs[i], st);
-  }
-  if (code == ESP_OK && op->mean)
-    code = touch_targets(tx, pairs, len, "mean with", op->selection, st);
   for (size_t i = 0; i < len && code == ESP_OK; i++) /* no tie changes the order of leaves */
     code = esp_edit_tie(tx->edit, pairs[i].from, pairs[i].to, op->view, st);
   return code;
@@ -214,26 +194,24 @@ static enum esp_code copy_check(const struct esp_layout *view, const struct esp_
                   esp_shape_print(&a, text[0]), to->path, esp_dtype_name(b_dtype), esp_shape_print(&b, text[1]));
 }
 
-static enum esp_code copy_pair(struct esp_transaction *tx, const struct esp_layout *view, const struct esp_pair *pair,
-                               struct esp_status *st) {
-  const struct esp_leaf *leaf = &view->leaves[pair->from], *to = &view->leaves[pair->to];
-  enum esp_code code = copy_check(view, pair, st);
-  if (code != ESP_OK || (leaf->param == to->param && leaf->view == to->view))
-    return code;
-  return blend(tx, to->path, param_of(view, pair->from), param_of(view, pair->to), leaf->view != to->view,
-               ESP_ITEM_WRITE, st);
-}
-
 enum esp_code esp_operation_copy(struct esp_transaction *tx, const struct esp_operation *op, struct esp_status *st) {
   struct esp_pair *pairs = NULL;
-  size_t len = 0;
-  enum esp_code code = esp_pair_leaves(esp_edit_view(tx->edit), op->selection, op->to, &pairs, &len, st);
+  size_t len = 0, moved = 0;
+  const struct esp_layout *view = esp_edit_view(tx->edit);
+  enum esp_code code = esp_pair_leaves(view, op->selection, op->to, &pairs, &len, st);
   if (code == ESP_OK)
     code = esp_transaction_count(tx, len, st);
-  for (size_t i = 0; i < len && code == ESP_OK; i++)
-    code = copy_pair(tx, esp_edit_view(tx->edit), &pairs[i], st);
+  for (size_t i = 0; i < len && code == ESP_OK; i++) {
+    const struct esp_leaf *leaf = &view->leaves[pairs[i].from], *to = &view->leaves[pairs[i].to];
+    code = copy_check(view, &pairs[i], st);
+    if (code != ESP_OK || (leaf->param == to->param && leaf->view == to->view))
+      continue; /* the same tensor */
+    pairs[moved++] = pairs[i];
+    code = blend(tx, to->path, esp_place_param(esp_layout_place(view, leaf)),
+                 esp_place_param(esp_layout_place(view, to)), leaf->view != to->view, ESP_ITEM_WRITE, st);
+  }
   if (code == ESP_OK)
-    code = touch_targets(tx, pairs, len, "copied from", op->selection, st);
+    code = esp_edit_touch_pairs(tx->edit, pairs, moved, "copied from", st);
   esp_free(pairs);
   return code;
 }

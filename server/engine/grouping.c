@@ -84,7 +84,9 @@ enum esp_code esp_operation_regroup(struct esp_transaction *tx, const struct esp
                                     const struct esp_selection *sel, struct esp_status *st) {
   const char *node = node_of(op);
   tx->settles = true;
-  enum esp_code code = node == NULL ? ESP_OK : assign_node(tx, node, op->to, st);
+  enum esp_code code = esp_edit_note_regroup(tx->edit, sel, op->to, st);
+  if (code == ESP_OK && node != NULL)
+    code = assign_node(tx, node, op->to, st);
   if (code == ESP_OK)
     code = assign_primaries(tx, sel, op->to, st);
   if (code == ESP_OK && esp_layout_group(esp_edit_view(tx->edit), op->to) == NULL)

@@ -42,16 +42,9 @@ static void print_init(const struct esp_init *init, char *text, size_t size) {
   }
 }
 
-/* Whether a parameter gets this operation's item. */
+/* Whether a parameter gets this operation's item: a thaw resets what it thaws. */
 static bool is_meant(const struct esp_operation *op, const struct esp_place *place) {
-  switch (op->kind) {
-  case ESP_OPERATION_THAW:
-    return op->reset_state && place->frozen;
-  case ESP_OPERATION_RESET:
-    return place->kind == ESP_KIND_TRAINED;
-  default:
-    return true;
-  }
+  return op->kind != ESP_OPERATION_THAW || (op->reset_state && place->frozen);
 }
 
 /* Puts an item into the queue of each parameter of the selection, once. */
@@ -90,9 +83,17 @@ static enum esp_code run_detach(struct esp_transaction *tx, const struct esp_ope
   return code == ESP_OK ? esp_edit_detach(tx->edit, sel, op->kind == ESP_OPERATION_DETACH, st) : code;
 }
 
-static enum esp_code run_reset(struct esp_transaction *tx, const struct esp_operation *op,
-                               const struct esp_selection *sel, struct esp_status *st) {
+/* Buffers have no optimizer state: they are passed over. */
+static enum esp_code run_reset(struct esp_transaction *tx, const struct esp_operation *op, struct esp_selection *sel,
+                               struct esp_status *st) {
+  const struct esp_layout *view = esp_edit_view(tx->edit);
   struct esp_item item = {.kind = ESP_ITEM_RESET};
+  size_t trained = 0;
+  for (size_t i = 0; i < sel->len; i++) {
+    if (view->leaves[sel->leaves[i]].kind == ESP_KIND_TRAINED)
+      sel->leaves[trained++] = sel->leaves[i];
+  }
+  sel->len = trained;
   enum esp_code code = each_param(tx, op, sel, &item, st);
   return code == ESP_OK ? esp_edit_touch(tx->edit, sel, "state", "reset", st) : code;
 }
@@ -139,9 +140,8 @@ static enum esp_code run_rename(struct esp_transaction *tx, const struct esp_ope
 
 /* ---- all of them ---- */
 
-static enum esp_code run_selected(struct esp_transaction *tx, const struct esp_operation *op,
-                                  const struct esp_selection *sel, const struct esp_push *stage,
-                                  struct esp_status *st) {
+static enum esp_code run_selected(struct esp_transaction *tx, const struct esp_operation *op, struct esp_selection *sel,
+                                  const struct esp_push *stage, struct esp_status *st) {
   switch (op->kind) {
   case ESP_OPERATION_FREEZE:
   case ESP_OPERATION_THAW:

@@ -168,9 +168,14 @@ static enum esp_code undo_group(const struct undo *undo, const struct esp_change
   return is_field(change, "optimizer") ? esp_operation_define(undo->tx, &define, st) : ESP_OK;
 }
 
-/* A tie brought the leaf into another group without an assignment. */
+/* What it is tied to brought the leaf into another group without an assignment. Where that was undone it is back. */
 static enum esp_code undo_stepped(const struct undo *undo, const struct esp_change *change, struct esp_status *st) {
-  if (!is_field(change, "stepped_by") || change->because[0] == '\0')
+  uint32_t index;
+  struct esp_selection sel = one_leaf(undo, change, &index);
+  if (!is_field(change, "stepped_by") || change->because[0] == '\0' || sel.len == 0)
+    return ESP_OK;
+  const struct esp_layout *view = esp_edit_view(undo->tx->edit);
+  if (strcmp(esp_layout_group_of(view, &view->leaves[index])->name, change->from) == 0)
     return ESP_OK;
   return esp_edit_assign(undo->tx->edit, change->path, strlen(change->path), change->from, st);
 }

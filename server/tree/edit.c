@@ -269,6 +269,74 @@ enum esp_code esp_edit_touch(struct esp_edit *edit, const struct esp_selection *
   return ESP_OK;
 }
 
+/* The leaves that pairs go to, each once. */
+static enum esp_code targets_select(const struct esp_layout *layout, const struct esp_pair *pairs, size_t len,
+                                    struct esp_selection *ret) {
+  uint8_t *chosen = esp_calloc(layout->leaves_len + 1, 1);
+  *ret = (struct esp_selection){.leaves = esp_malloc_array(len + 1, sizeof *ret->leaves)};
+  if (!chosen || !ret->leaves) {
+    esp_free(chosen);
+    esp_selection_done(ret);
+    return ESP_RESOURCE_EXHAUSTED;
+  }
+  for (size_t i = 0; i < len; i++) {
+    chosen[pairs[i].to] = 1;
+  }
+  for (size_t i = 0; i < layout->leaves_len; i++) {
+    if (chosen[i]) {
+      ret->leaves[ret->len++] = (uint32_t)i;
+    }
+  }
+  esp_free(chosen);
+  return ESP_OK;
+}
+
+/* What the marked parameters' values are from now on, for each of them; NULL without memory. */
+static const char **origins_new(struct esp_edit *edit, const struct esp_pair *pairs, size_t len, const char *how) {
+  const struct esp_layout *layout = edit->layout;
+  const char **origins = esp_calloc(layout->params_len + 1, sizeof *origins);
+  for (size_t i = 0; i < len && origins; i++) {
+    const struct esp_leaf *from = &layout->leaves[pairs[i].from];
+    size_t text_len = strlen(how) + 1 + from->path_len;
+    char *text = esp_arena_alloc(&edit->memory->texts, text_len + 1);
+    if (!text) {
+      esp_free(origins);
+      return NULL;
+    }
+    snprintf(text, text_len + 1, "%s %s", how, from->path);
+    origins[layout->leaves[pairs[i].to].param] = text;
+  }
+  return origins;
+}
+
+enum esp_code esp_edit_touch_pairs(struct esp_edit *edit, const struct esp_pair *pairs, size_t len, const char *how,
+                                   struct esp_status *st) {
+  if (len == 0) {
+    return ESP_OK;
+  }
+  struct marks marks = {0};
+  struct esp_selection sel = {0};
+  enum esp_code code = targets_select(esp_edit_now(edit), pairs, len, &sel);
+  if (code == ESP_OK) {
+    code = marks_init(&marks, edit, &sel, true, false, st);
+  }
+  const char **origins = code == ESP_OK ? origins_new(edit, pairs, len, how) : NULL;
+  if (!origins) {
+    code = esp_fail(st, ESP_RESOURCE_EXHAUSTED, "no memory for a diff of %zu leaves", len);
+  } else {
+    size_t first = edit->changes_len;
+    marks_note(&marks, edit, &sel, &(struct esp_change){.field = "value", .from = "", .to = ""});
+    for (size_t i = first; i < edit->changes_len; i++) {
+      struct esp_change *change = &edit->changes[i];
+      change->to = origins[esp_layout_leaf_by_id(edit->layout, change->leaf_id)->param];
+    }
+  }
+  esp_free(origins);
+  esp_free(marks.first);
+  esp_selection_done(&sel);
+  return code == ESP_OK ? ESP_OK : esp_edit_failed(edit, code);
+}
+
 enum esp_code esp_edit_detach(struct esp_edit *edit, const struct esp_selection *sel, bool detached,
                               struct esp_status *st) {
   const struct esp_layout *now = esp_edit_now(edit);

@@ -80,6 +80,52 @@ static void followers_note(struct esp_edit *edit, const char *name, size_t at, b
   edit->changed = true;
 }
 
+/* Marks the parameters of the selection that another group steps: with the first selected leaf's index + 1. */
+static void regrouped_mark(struct esp_edit *edit, const struct esp_selection *sel, const char *group) {
+  const struct esp_layout *layout = edit->layout;
+  memset(edit->marks, 0, layout->params_len * sizeof *edit->marks);
+  for (size_t i = 0; i < sel->len; i++) {
+    uint32_t param = layout->leaves[sel->leaves[i]].param;
+    bool moves = strcmp(layout->groups[layout->params[param].group].name, group) != 0;
+    if (moves && edit->marks[param] == 0) {
+      edit->marks[param] = sel->leaves[i] + 1;
+    }
+  }
+}
+
+enum esp_code esp_edit_note_regroup(struct esp_edit *edit, const struct esp_selection *sel, const char *group,
+                                    struct esp_status *st) {
+  const struct esp_layout *view = esp_edit_view(edit);
+  size_t lines = 0;
+  for (size_t i = 0; i < sel->len; i++) { /* at most: those that are selected too have none */
+    lines += esp_layout_place(view, &view->leaves[sel->leaves[i]])->leaves_len - 1;
+  }
+  if (lines == 0) {
+    return ESP_OK;
+  }
+  if (!esp_edit_own(edit) || !esp_edit_reserve_changes(edit, lines)) {
+    return esp_edit_failed(edit, esp_fail(st, ESP_RESOURCE_EXHAUSTED, "no memory for a diff of %zu leaves", lines));
+  }
+  const struct esp_layout *layout = edit->layout;
+  const struct esp_group *to = esp_layout_group(layout, group);
+  to = to ? to : esp_layout_group(layout, ESP_GROUP_DEFAULT);
+  regrouped_mark(edit, sel, to->name);
+  for (size_t i = 0, selected = 0; i < layout->leaves_len; i++) {
+    const struct esp_leaf *leaf = &layout->leaves[i];
+    if (selected < sel->len && sel->leaves[selected] == i) {
+      selected++;
+    } else if (edit->marks[leaf->param] != 0) {
+      esp_edit_add_change(edit, &(struct esp_change){.leaf_id = leaf->id,
+                                                     .path = leaf->path,
+                                                     .field = "stepped_by",
+                                                     .from = layout->groups[layout->params[leaf->param].group].name,
+                                                     .to = to->name,
+                                                     .because = layout->leaves[edit->marks[leaf->param] - 1].path});
+    }
+  }
+  return ESP_OK;
+}
+
 static void group_note(struct esp_edit *edit, const char *name, const char *from, const char *to) {
   esp_edit_add_change(edit,
                       &(struct esp_change){.path = name, .field = "optimizer", .from = from, .to = to, .because = ""});

@@ -282,7 +282,8 @@ struct esp_edit;
  *   leaf   value, state      "" -> how it is overwritten
  *   leaf   timer             `thaw at commit 500 (timer 3)`, "" for none -> another one
  *   leaf   stepped_by        one group -> another, whose optimizer steps it from here on, of which no assignment
- *                            tells: the group assigned was defined or deleted, or the leaf was tied
+ *                            tells: the group assigned was defined or deleted, or the leaf was tied, or one that it is
+ *                            tied to was assigned
  *   node   group             what is assigned to exactly this node ("": nothing) -> another group. With because
  *                            where an edit writes it so that a parameter keeps its group: the leaf that was its
  *                            primary one, or the former path of what was renamed
@@ -363,6 +364,11 @@ enum esp_code esp_edit_cancel_timer(struct esp_edit *edit, uint64_t timer, struc
 enum esp_code esp_edit_touch(struct esp_edit *edit, const struct esp_selection *sel, const char *field, const char *to,
                              struct esp_status *st) ESP_WARN_UNUSED;
 
+/* The same of what pairs of leaves bring: `to` of each, with those tied to it, has the value `how FROM`, say `copied
+ * from a.b`; of several that go to one parameter the last one counts. */
+enum esp_code esp_edit_touch_pairs(struct esp_edit *edit, const struct esp_pair *pairs, size_t len, const char *how,
+                                   struct esp_status *st) ESP_WARN_UNUSED;
+
 /* Detaches or attaches the selected leaves themselves; those tied to them stay as they are. Buffers are passed over. */
 enum esp_code esp_edit_detach(struct esp_edit *edit, const struct esp_selection *sel, bool detached,
                               struct esp_status *st) ESP_WARN_UNUSED;
@@ -395,6 +401,11 @@ enum esp_code esp_edit_group(struct esp_edit *edit, const char *name, const char
 /* What is assigned to it falls back to "default". NOT_FOUND (the known ones are listed), FAILED_PRECONDITION for
  * "default". */
 enum esp_code esp_edit_group_delete(struct esp_edit *edit, const char *name, struct esp_status *st) ESP_WARN_UNUSED;
+/* Tells in the diff of leaves that are not selected themselves but share a parameter with one that is, and that this
+ * group, or "default" where it is not defined, steps from here on: to be called before the selection is assigned to it.
+ */
+enum esp_code esp_edit_note_regroup(struct esp_edit *edit, const struct esp_selection *sel, const char *group,
+                                    struct esp_status *st) ESP_WARN_UNUSED;
 /* Drops the explicit assignment of exactly this node; none is no change. FAILED_PRECONDITION for the root,
  * INVALID_ARGUMENT for a bad path. */
 enum esp_code esp_edit_unassign(struct esp_edit *edit, const char *node, size_t node_len,

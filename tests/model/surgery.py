@@ -57,6 +57,12 @@ class Transaction:
         for leaf, because in self.with_ties(leaves):
             self.note(leaf, field, "", how, because)
 
+    def overwritten_by(self, pairs, how):
+        """The value of each pair's second leaf comes from the first one; of several for one parameter the last counts."""
+        origins = {other.param.id: leaf.path for leaf, other in pairs}
+        for leaf, because in self.with_ties([other for _, other in pairs]):
+            self.note(leaf, "value", "", f"{how} {origins[leaf.param.id]}", because)
+
     # ---- flags ----
 
     def freeze(self, selection):
@@ -107,10 +113,11 @@ class Transaction:
             a, b = leaf.param, other.param
             if (leaf.shape(), a.dtype, a.kind) != (other.shape(), b.dtype, b.kind):
                 raise Refused("INVALID_ARGUMENT")
-        self.overwritten([other for _, other in pairs], "value", f"copied from {source}")
+        pairs = [(leaf, other) for leaf, other in pairs
+                 if (leaf.param, leaf.transposed) != (other.param, other.transposed)]
+        self.overwritten_by(pairs, "copied from")
         for leaf, other in pairs:
-            if (leaf.param, leaf.transposed) != (other.param, other.transposed):
-                other.param.assign(other.unseen(leaf.seen(leaf.param.value)).copy())
+            other.param.assign(other.unseen(leaf.seen(leaf.param.value)).copy())
 
     def reinit(self, selection, init):
         leaves = self.select(selection)
@@ -125,6 +132,7 @@ class Transaction:
 
     def reset(self, selection):
         leaves = self.select(selection)
+        leaves = [leaf for leaf in leaves if leaf.param.kind == "trained"]
         self.overwritten(leaves, "state", "reset")
         for leaf in leaves:
             leaf.param.reset()
@@ -141,7 +149,7 @@ class Transaction:
         for one, other in pairs:
             self.check_tie(one, other, view)
         if value:
-            self.overwritten([other for _, other in pairs], "value", f"mean with {leaf}")
+            self.overwritten_by([(one, other) for one, other in pairs if one.param is not other.param], "mean with")
         for one, other in pairs:
             self.bind(one, other, view, value)
 
@@ -233,6 +241,10 @@ class Transaction:
 
     def regroup(self, selection, group):
         leaves = self.select(selection)
+        stepped_by = group if group in self.model.groups else "default"
+        for leaf, because in self.with_ties(leaves):
+            if because and self.model.group_of(leaf.param) != stepped_by:
+                self.note(leaf, "stepped_by", self.model.group_of(leaf.param), stepped_by, because)
         if selecting.is_path(selection):
             for node in [node for node in self.model.assignments if is_within(node, selection) and node != selection]:
                 self.assign(node, None)

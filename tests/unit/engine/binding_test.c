@@ -95,6 +95,38 @@ static void test_tie_mean(void **state) {
   fixture_close(&fixture);
 }
 
+/* Of several that go to one parameter the last one counts, also for what is tied to it; what is one tensor with its
+ * target already is not overwritten. */
+static void test_copy_to_tied(void **state) {
+  (void)state;
+  struct fixture fixture;
+  struct outcome outcome;
+  fixture_open(&fixture);
+  uint64_t a = declare_vector(&fixture, "x.a", 3), b = declare_vector(&fixture, "x.b", 3);
+  uint64_t c = declare_vector(&fixture, "y.a", 3);
+  declare_vector(&fixture, "y.b", 3);
+  declare_vector(&fixture, "z", 3);
+  push_value(&fixture, a, 3, -1, 0);
+  push_value(&fixture, b, 3, -2, 0);
+  apply_ok(&fixture, (struct esp_operation){.kind = ESP_OPERATION_TIE, .selection = "y.a", .to = "y.b"}, &outcome);
+  apply_ok(&fixture, (struct esp_operation){.kind = ESP_OPERATION_TIE, .selection = "z", .to = "y.b"}, &outcome);
+  apply_ok(&fixture, (struct esp_operation){.kind = ESP_OPERATION_COPY, .selection = "x", .to = "y"}, &outcome);
+  assert_string_equal(outcome.text, "y.a value ->copied from x.b\n"
+                                    "y.b value ->copied from x.b\n"
+                                    "z value ->copied from x.b\n");
+  assert_true(element_of(&fixture, c, 0) == 2);
+  apply_ok(&fixture, (struct esp_operation){.kind = ESP_OPERATION_COPY, .selection = "z", .to = "y.a"}, &outcome);
+  assert_int_equal(outcome.changes_len, 0);
+  apply_ok(&fixture, (struct esp_operation){.kind = ESP_OPERATION_TIE, .selection = "y.a", .to = "y.b", .mean = true},
+           &outcome);
+  assert_int_equal(outcome.changes_len, 0);
+  apply_ok(&fixture, (struct esp_operation){.kind = ESP_OPERATION_TIE, .selection = "x.*", .to = "y.*", .mean = true},
+           &outcome);
+  assert_non_null(strstr(outcome.text, "z value ->mean with x.b\n"));
+  assert_true(element_of(&fixture, a, 0) == 1.75); /* (2 + 1) / 2, with 2 of x.b */
+  fixture_close(&fixture);
+}
+
 static void test_tie_transposed(void **state) {
   (void)state;
   struct fixture fixture;
@@ -186,6 +218,9 @@ static void test_copy(void **state) {
                                         {.kind = ESP_OPERATION_COPY, .selection = "z.*", .to = "y.*"}};
   if (apply_ops(&fixture, swap, 3, &outcome) != ESP_OK)
     fail_msg("%s", outcome.st.message);
+  assert_string_equal(outcome.text, "z.a value ->copied from x.a\n"
+                                    "x.a value ->copied from y.a\n"
+                                    "y.a value ->copied from z.a\n");
   assert_true(element_of(&fixture, a, WIDE - 1) == 2 && element_of(&fixture, b, WIDE - 1) == 1);
   assert_true(element_of(&fixture, c, 0) == 1);
   assert_int_equal(steps_of(&fixture, "x"), 1); /* the state is the target's still */
@@ -389,6 +424,7 @@ int main(void) {
       ESP_TEST(test_untie),
       ESP_TEST(test_untie_transposed),
       ESP_TEST(test_copy),
+      ESP_TEST(test_copy_to_tied),
       ESP_TEST(test_copy_to_itself),
       ESP_TEST(test_add_and_remove),
       ESP_TEST(test_remove_under_a_push),

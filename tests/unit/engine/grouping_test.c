@@ -134,8 +134,13 @@ static void test_regroup_alias(void **state) {
   struct esp_operation tie = {.kind = ESP_OPERATION_TIE, .selection = "x.a", .to = "y.b"};
   apply_ok(&fixture, tie, &outcome);
   apply_ok(&fixture, regroup("x", "head"), &outcome);
+  assert_string_equal(outcome.text, "y.b stepped_by default->head\n"
+                                    "x group ->head\n"
+                                    "y.b group ->head\n");
   assert_string_equal(group_of(&fixture, a, name), "head");
   assert_string_equal(group_of(&fixture, b, name), "head");
+  apply_ok(&fixture, regroup("x.*", "head"), &outcome);
+  assert_int_equal(outcome.changes_len, 0);
   apply_ok(&fixture, regroup("**", "nosuch"), &outcome);
   assert_int_equal(outcome.notes_len, 1);
   assert_string_equal(group_of(&fixture, b, name), "default");
@@ -214,6 +219,11 @@ static void test_reset_and_reinit(void **state) {
   assert_int_equal(stat_of(&fixture, "a").steps, 1);
   apply_ok(&fixture, (struct esp_operation){.kind = ESP_OPERATION_RESET, .selection = "a"}, &outcome);
   assert_string_equal(outcome.text, "a state ->reset\n");
+  struct esp_declare_leaf counter = vector_f64("counter", 1);
+  counter.kind = ESP_KIND_BUFFER;
+  apply_ok(&fixture, (struct esp_operation){.kind = ESP_OPERATION_ADD, .leaf = &counter}, &outcome);
+  apply_ok(&fixture, (struct esp_operation){.kind = ESP_OPERATION_RESET, .selection = "counter"}, &outcome);
+  assert_int_equal(outcome.changes_len, 0); /* a buffer has no state */
   assert_int_equal(stat_of(&fixture, "a").steps, 0);
   assert_int_equal(apply_one(&fixture, ESP_OPERATION_THAW, "a", &outcome), ESP_OK);
   push_value(&fixture, a, WIDE, 0);

@@ -99,6 +99,22 @@ static void test_transaction(void **state) {
   fixture_close(&fixture);
 }
 
+/* What moved with a tied leaf moves back with it, and no assignment remains. */
+static void test_regrouped_alias(void **state) {
+  (void)state;
+  struct fixture fixture;
+  struct outcome outcome;
+  open_tree(&fixture);
+  apply_ok(&fixture, (struct esp_operation){.kind = ESP_OPERATION_TIE, .selection = "x", .to = "y"}, &outcome);
+  apply_ok(&fixture, (struct esp_operation){.kind = ESP_OPERATION_REGROUP, .selection = "y", .to = "head"}, &outcome);
+  assert_string_equal(outcome.text, "x.a stepped_by default->head\n"
+                                    "x.b stepped_by default->head\n"
+                                    "y group ->head\n");
+  undo_ok(&fixture, 0, &outcome);
+  assert_string_equal(outcome.text, "y group head->\n");
+  fixture_close(&fixture);
+}
+
 static void test_refused(void **state) {
   (void)state;
   struct fixture fixture;
@@ -161,10 +177,8 @@ static void test_history(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      ESP_TEST(test_each),
-      ESP_TEST(test_transaction),
-      ESP_TEST(test_refused),
-      ESP_TEST(test_history),
+      ESP_TEST(test_each),    ESP_TEST(test_transaction), ESP_TEST(test_regrouped_alias),
+      ESP_TEST(test_refused), ESP_TEST(test_history),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
