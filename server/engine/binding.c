@@ -56,7 +56,9 @@ static enum esp_code tie_means(struct esp_transaction *tx, const struct esp_oper
   const struct esp_layout *view = esp_edit_view(tx->edit);
   struct esp_pair *moved = esp_malloc_array(len + 1, sizeof(*moved));
   size_t moved_len = 0;
-  enum esp_code code = moved == NULL ? esp_transaction_memory(st) : ESP_OK;
+  enum esp_code code = ESP_OK;
+  if (moved == NULL)
+    return esp_transaction_memory(st);
   for (size_t i = 0; i < len && code == ESP_OK; i++) {
     const struct esp_leaf *leaf = &view->leaves[pairs[i].from], *to = &view->leaves[pairs[i].to];
     bool transposed = (leaf->view != to->view) != is_transposed(op->view);
