@@ -247,6 +247,15 @@ static enum esp_code alias_target(const struct esp_layout *view, const struct es
   return esp_fail(st, code, "leaf %s: %s", leaf->path, why.message);
 }
 
+/* Those that are left wait for each other. */
+static enum esp_code alias_circle(const struct esp_layout *view, const struct esp_pair *pairs, const uint8_t *waits,
+                                  struct esp_status *st) {
+  while (!waits[pairs->from])
+    pairs++;
+  return esp_fail(st, ESP_INVALID_ARGUMENT, "leaf %s is an alias of %s, which leads back to an alias: a circle",
+                  view->leaves[pairs->from].path, view->leaves[pairs->to].path);
+}
+
 /* Ties those whose target is no alias that waits itself. No tie changes the order of leaves. */
 static enum esp_code tie_ready(struct esp_edit *edit, const struct esp_alias *aliases, const struct esp_pair *pairs,
                                size_t len, uint8_t *waits, size_t *ret_tied, struct esp_status *st) {
@@ -279,7 +288,7 @@ enum esp_code esp_tie_aliases(struct esp_edit *edit, const struct esp_alias *ali
   }
   for (size_t tied = 0, before = SIZE_MAX; tied < len && code == ESP_OK;) {
     if (tied == before)
-      code = esp_fail(st, ESP_INVALID_ARGUMENT, "leaves are aliases of each other, and of no other leaf");
+      code = alias_circle(view, pairs, waits, st);
     before = tied;
     if (code == ESP_OK)
       code = tie_ready(edit, aliases, pairs, len, waits, &tied, st);

@@ -408,6 +408,7 @@ static void test_born_tied(void **state) {
   leaves[0].alias_of = "y";
   leaves[1].alias_of = "x";
   assert_int_equal(declare(&fixture, leaves, 2, &outcome), ESP_INVALID_ARGUMENT);
+  assert_non_null(strstr(outcome.st.message, "leaf x is an alias of y, which leads back"));
   leaves[0].alias_of = "nosuch";
   assert_int_equal(declare(&fixture, leaves, 1, &outcome), ESP_NOT_FOUND);
   leaves[0].alias_of = "a";
