@@ -44,6 +44,10 @@ static void render_apply_end(FILE *out, const struct esp_apply_result *result) {
   if (result->matched > 0) /* operations on groups match none */
     snprintf(matched, sizeof matched, ", %" PRIu64 " %s matched", result->matched,
              result->matched == 1 ? "leaf" : "leaves");
+  if (result->changes_len == 0 && result->notes_len > 0) { /* they say why */
+    fprintf(out, "nothing was changed (epoch %" PRIu64 ")\n", result->epoch);
+    return;
+  }
   if (result->changes_len == 0 && result->matched == 0) {
     fprintf(out, "nothing to change: it is so already (epoch %" PRIu64 ")\n", result->epoch);
     return;

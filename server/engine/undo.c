@@ -235,11 +235,11 @@ static void note_lost(const struct undo *undo) {
     removed += is_field(change, "leaf") && change->to[0] == '\0';
   }
   if (values > 0)
-    esp_work_note(&undo->tx->work, "overwritten values are not kept: those of %" PRIu64 " leaves stay as they are",
+    esp_work_note(&undo->tx->work, "overwritten values are not kept; leaves whose values stay as they are: %" PRIu64,
                   values);
   if (states > 0)
-    esp_work_note(&undo->tx->work, "optimizer state that was reset is not kept: that of %" PRIu64 " leaves stays",
-                  states);
+    esp_work_note(&undo->tx->work,
+                  "optimizer state that was reset is not kept; leaves whose state stays as it is: %" PRIu64, states);
   if (removed > 0)
     esp_work_note(&undo->tx->work, "removed leaves can't be brought back: %" PRIu64, removed);
 }

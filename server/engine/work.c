@@ -137,9 +137,10 @@ static void passage_note(struct esp_work *work, const struct passage *passage) {
   char kept[256], fresh[256];
   print_states(passage, true, kept, sizeof(kept));
   print_states(passage, false, fresh, sizeof(fresh));
-  esp_work_note(work, "group %s: %" PRIu64 " parameters keep %s%s%s%s; their step counts %s", passage->group,
-                passage->params, kept[0] == '\0' ? "no optimizer state" : kept, fresh[0] == '\0' ? "" : ", and ", fresh,
-                fresh[0] == '\0' ? "" : " starts afresh", passage->item.migrate.keep_steps ? "go on" : "start afresh");
+  esp_work_note(work, "group %s, %" PRIu64 " parameter%s: state kept: %s%s%s; step counts %s", passage->group,
+                passage->params, passage->params == 1 ? "" : "s", kept[0] == '\0' ? "none" : kept,
+                fresh[0] == '\0' ? "" : "; afresh: ", fresh,
+                passage->item.migrate.keep_steps ? "go on" : "start afresh");
 }
 
 /* A step count belongs to the states that it corrects: it goes on with any of them, or where there are none. */

@@ -61,8 +61,8 @@ static enum esp_code check(const struct renaming *name, struct esp_status *st) {
   }
   char near[3 * ESP_PATH_TEXT_MAX];
   esp_suggest(now, name->from, name->from_len, near, sizeof near);
-  return esp_fail(st, ESP_NOT_FOUND, "there is no leaf \"%s\", and none below it%s%s",
-                  esp_path_print(name->from, name->from_len, text, sizeof text), *near ? ": did you mean " : "", near);
+  return esp_fail(st, ESP_NOT_FOUND, "no leaf matches \"%s\"%s%s",
+                  esp_path_print(name->from, name->from_len, text, sizeof text), *near ? "; nearest: " : "", near);
 }
 
 static const char *path_put(struct renaming *name, char **at, const struct esp_leaf *leaf, struct esp_status *st) {

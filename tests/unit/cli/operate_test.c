@@ -46,6 +46,9 @@ static void nothing_to_change_is_no_error(void **state) {
   (void)state;
   fake.apply = (struct esp_apply_result){.epoch = 4, .matched = 2};
   assert_run("freeze enc", "nothing to change: 2 leaves matched and are so already (epoch 4)\n");
+  const char *const notes[] = {"it is gone"};
+  fake.apply = (struct esp_apply_result){.epoch = 4, .matched = 2, .notes = notes, .notes_len = 1};
+  assert_run("undo 3", "note: it is gone\nnothing was changed (epoch 4)\n");
 }
 
 static void refusals_say_what_to_do(void **state) {

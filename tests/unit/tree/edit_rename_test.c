@@ -201,7 +201,7 @@ static void expect_refused(const char *from, const char *to, enum esp_code expec
 
 static void refusals(void **state) {
   (void)state;
-  expect_refused("encc", "x", ESP_NOT_FOUND, "there is no leaf \"encc\", and none below it: did you mean ");
+  expect_refused("encc", "x", ESP_NOT_FOUND, "no leaf matches \"encc\"; nearest: ");
   expect_refused("enc.a.", "x", ESP_INVALID_ARGUMENT, "component 3 is empty");
   expect_refused("enc", "x..y", ESP_INVALID_ARGUMENT, "component 2 is empty");
   expect_refused("", "x", ESP_INVALID_ARGUMENT, "the root can't be renamed");
