@@ -45,6 +45,19 @@ enum esp_code esp_plan_add_words(struct esp_plan *plan, const char *const *words
   return code;
 }
 
+bool esp_plan_says_group(const struct esp_plan *plan, size_t index, bool *ret_is_there) {
+  const char *name = plan->ops[index].name;
+  for (size_t i = index; i-- > 0;) {
+    const struct esp_plan_op *op = &plan->ops[i];
+    bool is_definition = op->kind == ESP_PLAN_CREATE_GROUP || op->kind == ESP_PLAN_SET_GROUP;
+    if ((!is_definition && op->kind != ESP_PLAN_DELETE_GROUP) || strcmp(op->name, name) != 0)
+      continue;
+    *ret_is_there = is_definition;
+    return true;
+  }
+  return false;
+}
+
 /* ---- lines ---- */
 
 /* A text that is being read. */
@@ -135,6 +148,8 @@ static enum esp_code read_line(struct reader *reader, struct esp_status *st) {
   code = esp_plan_add_words(reader->plan, reader->words, reader->words_len, &word, &why);
   if (code == ESP_INVALID_ARGUMENT)
     return fail_at(reader, reader->places[word], why.message, st);
+  if (code == ESP_OK)
+    reader->plan->ops[reader->plan->len - 1].line = reader->line;
   return code == ESP_OK ? ESP_OK : esp_fail(st, code, "%s", why.message);
 }
 

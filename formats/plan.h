@@ -70,6 +70,7 @@ struct esp_plan_hyper {
 /* One operation. Strings that its kind does not use are "". */
 struct esp_plan_op {
   enum esp_plan_kind kind;
+  size_t line;                         /* of the text that has it, from 1; 0: it came in words */
   const char *selection;               /* also the leaf, node or pattern, and the path that is added */
   const char *to;                      /* the other leaf, node or pattern; the group; the new path; the expression */
   const char *name;                    /* of a group or a selection */
@@ -115,6 +116,9 @@ enum esp_code esp_plan_add_words(struct esp_plan *plan, const char *const *words
  * in characters: `plan.txt:3:6: ...`. On failure the plan holds what came before. */
 enum esp_code esp_plan_add_text(struct esp_plan *plan, const char *source, const char *text, size_t len,
                                 struct esp_status *st) ESP_WARN_UNUSED;
+
+/* Whether an operation before this one defines or deletes the group that it names; then whether the group is there. */
+bool esp_plan_says_group(const struct esp_plan *plan, size_t index, bool *ret_is_there);
 
 /* What an operation is made of, for help: its words after the name, as "LEAF TO [--transpose] [--value keep|mean]".
  * NULL: no operation of this name (of groups it is `group create` and the like). Static. */

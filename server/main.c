@@ -1,6 +1,7 @@
-/* espalierd: from flags and config to a running server. Happy path: options, engine, gRPC server, signals, one ready
- * line on stdout, and then the loop until a drain is over: exit 0. Bad options are one line on stderr and exit 2;
+/* espalierd: from flags and config to a running server. Happy path: options, engine, plan, gRPC server, signals, one
+ * ready line on stdout, and then the loop until a drain is over: exit 0. Bad options are one line on stderr and exit 2;
  * what the machine refuses (an address in use, memory) is one line and exit 1. */
+#include <inttypes.h>
 #include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
@@ -10,6 +11,7 @@
 #include "engine/engine.h"
 #include "ops/ops.h"
 #include "options/options.h"
+#include "plan/plan.h"
 #include "rpc/rpc.h"
 
 enum { EXIT_DRAINED = 0, EXIT_MACHINE = 1, EXIT_USAGE = 2 };
@@ -78,6 +80,33 @@ static enum esp_code engine_start(const struct esp_options *options, struct esp_
   return code ? esp_fail(st, code, "%s", why.message) : ESP_OK;
 }
 
+static void on_plan(void *data, enum esp_code code, const struct esp_status *st, const struct esp_apply_reply *reply) {
+  const struct esp_options *options = data;
+  if (code) {
+    esp_log(ESP_LOG_ERROR, "pushes are refused, since the plan can't be applied: %s", st->message);
+  } else {
+    esp_log(ESP_LOG_INFO, "the plan %s was applied: epoch %" PRIu64 ", %zu changes", options->plan, reply->epoch,
+            reply->diff.len);
+  }
+}
+
+/* The plan is used for as long as the engine is there. */
+static enum esp_code plan_start(const struct esp_options *options, struct esp_engine *engine,
+                                struct esp_plan_request *plan, struct esp_status *st) {
+  struct esp_status why;
+  if (!options->plan) {
+    return ESP_OK;
+  }
+  enum esp_code code = esp_engine_plan(engine, &plan->request, on_plan, (void *)options, &why);
+  if (code) {
+    return esp_fail(st, code, "--plan: %s", why.message);
+  }
+  if (esp_engine_plan_waits(engine, &why)) {
+    esp_log(ESP_LOG_INFO, "pushes are refused until the plan %s can be applied: %s", options->plan, why.message);
+  }
+  return ESP_OK;
+}
+
 static void ready_print(const struct esp_rpc_server *server) {
   const char *const *addresses = NULL;
   size_t len = esp_rpc_server_addresses(server, &addresses);
@@ -95,6 +124,7 @@ static enum esp_code serve(const struct esp_options *options, struct esp_status 
   struct esp_engine *engine = NULL;
   struct esp_rpc_server *server = NULL;
   struct esp_ops *ops = NULL;
+  struct esp_plan_request plan = {0};
   const struct esp_rpc_options rpc_options = {
       .listen = (const char *const *)options->listen.items,
       .listen_len = options->listen.len,
@@ -109,7 +139,10 @@ static enum esp_code serve(const struct esp_options *options, struct esp_status 
       .keepalive_timeout_ms = options->keepalive_timeout_ms,
   };
   enum esp_code code = ESP_OK;
-  if ((code = listen_check(options, st)) || (code = engine_start(options, &engine, st)) ||
+  if ((code = listen_check(options, st)) ||
+      (options->plan &&
+       (code = esp_plan_request_read(options->plan, options->groups, options->group.len, &plan, st))) ||
+      (code = engine_start(options, &engine, st)) || (code = plan_start(options, engine, &plan, st)) ||
       (code = esp_ops_new(engine, options->drain_timeout_ms, &ops, st)) ||
       (code = esp_rpc_server_new(&rpc_options, engine, &server, st))) {
     goto done;
@@ -123,6 +156,7 @@ done:
   esp_ops_free(ops);
   esp_rpc_server_free(server);
   esp_engine_free(engine);
+  esp_plan_request_done(&plan);
   return code;
 }
 

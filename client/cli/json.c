@@ -74,14 +74,14 @@ static json_t *network_json(const struct esp_server_info *info) {
 static json_t *status_json(const char *server, const struct esp_server_info *info) {
   char lineage[ESP_CLI_TEXT_MAX];
   return json_pack("{s:s, s:s, s:s, s:s, s:I, s:b, s:I, s:I, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:{s:I, s:I, "
-                   "s:I}, s:o}",
+                   "s:I}, s:o, s:s}",
                    "server", server, "version", info->version, "mode", info->mode, "isa", info->isa, "uptime_ms",
                    U64(info->uptime_ms), "draining", info->draining, "epoch", U64(info->epoch), "commit",
                    U64(info->commit), "lineage", esp_cli_print_id(info->lineage, lineage), "leaves", U64(info->leaves),
                    "frozen", U64(info->frozen), "parameters", U64(info->parameters), "elements", U64(info->elements),
                    "sessions", U64(info->sessions), "threads", U64(info->threads), "memory", memory_json(info),
                    "pushes", pushes_json(info), "pulls", "served", U64(info->pulls), "bytes", U64(info->bytes_pulled),
-                   "active", U64(info->pulls_active), "network", network_json(info));
+                   "active", U64(info->pulls_active), "network", network_json(info), "plan_waits", info->plan_waits);
 }
 
 bool esp_cli_json_status(FILE *out, const char *server, const struct esp_server_info *info) {

@@ -15,20 +15,6 @@
 
 /* ---- groups that are to be there, or not to be ---- */
 
-/* Whether the operations before this one leave the group there, as far as they say so. */
-static bool is_said(const struct esp_plan *plan, size_t index, bool *ret_is_there) {
-  const char *name = plan->ops[index].name;
-  for (size_t i = index; i-- > 0;) {
-    const struct esp_plan_op *op = &plan->ops[i];
-    bool is_definition = op->kind == ESP_PLAN_CREATE_GROUP || op->kind == ESP_PLAN_SET_GROUP;
-    if ((!is_definition && op->kind != ESP_PLAN_DELETE_GROUP) || strcmp(op->name, name) != 0)
-      continue;
-    *ret_is_there = is_definition;
-    return true;
-  }
-  return false;
-}
-
 /* Asks by a dry run that would delete it, which costs little however large the tree is. */
 static enum esp_code ask_group(struct esp_cli *cli, const char *name, uint64_t if_epoch, bool *ret_is_there,
                                struct esp_status *st) {
@@ -46,7 +32,7 @@ static enum esp_code check_group(struct esp_cli *cli, const struct esp_plan *pla
   const char *name = plan->ops[index].name;
   bool is_there = false;
   enum esp_code code = ESP_OK;
-  if (!is_said(plan, index, &is_there)) {
+  if (!esp_plan_says_group(plan, index, &is_there)) {
     struct esp_server_info info = {.epoch = options->if_epoch};
     if (options->if_epoch == 0) /* what is found out here is to be so when it is applied */
       code = esp_server_info(cli->client, &info, st);

@@ -26,7 +26,11 @@ void esp_cli_render_network(FILE *out, const struct esp_server_info *info) {
 
 void esp_cli_render_status(FILE *out, const char *server, const struct esp_server_info *info) {
   char text[ESP_CLI_TEXT_MAX];
+  char plan[ESP_MESSAGE_BYTES_MAX];
   esp_cli_render_head(out, server, info);
+  if (info->plan_waits[0] != '\0')
+    fprintf(out, "plan     WAITS, and pushes are refused: %s\n",
+            esp_cli_print_plain(info->plan_waits, plan, sizeof plan));
   fprintf(out, "workers  %" PRIu64 "\n", info->sessions);
   fprintf(out, "pushes   %" PRIu64 " applied, %" PRIu64 " refused, %" PRIu64 " not finite; %s received; ",
           info->pushes_applied, info->pushes_refused, info->pushes_nonfinite,

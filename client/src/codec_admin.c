@@ -258,6 +258,7 @@ static void copy_server_info(const Espalier__V1__ServerInfoReply *from, struct e
   info->in_flight_max = from->in_flight_max;
   info->pulls_active = from->pulls_active;
   info->watches = from->watches;
+  copy_name(info->plan_waits, sizeof info->plan_waits, from->plan_waits);
   if (from->memory == NULL)
     return;
   info->memory_parameters = from->memory->parameters;

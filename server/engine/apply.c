@@ -163,16 +163,20 @@ static enum esp_code operation_run(struct esp_apply *apply, size_t index, struct
   if (op->kind == ESP_OPERATION_SET)
     apply->stages[index] = esp_stage_find(apply->engine, op->stage, false);
   enum esp_code code = esp_operation_run(&apply->tx, op, apply->stages[index], &why);
-  if (code != ESP_OK && apply->operations_len > 1)
-    return esp_fail(st, code, "operation %zu of %zu: %s", index + 1, apply->operations_len, why.message);
-  return code == ESP_OK ? ESP_OK : esp_fail(st, code, "%s", why.message);
+  return code == ESP_OK ? ESP_OK : esp_operation_fail(op, index, apply->operations_len, code, &why, st);
 }
 
 /* ---- the transaction, on its thread ---- */
 
+/* Leaves that it added or named anew may be those that the plan waits for. */
 static void apply_done(struct esp_batch *batch, void *data) {
   (void)batch;
-  apply_answer(data, ESP_OK, NULL);
+  struct esp_apply *apply = data;
+  struct esp_engine *engine = apply->engine;
+  atomic_fetch_add(&engine->committing, 1); /* the engine stays until the plan was asked for */
+  apply_answer(apply, ESP_OK, NULL);
+  (void)esp_plan_ask(engine, NULL);
+  atomic_fetch_sub(&engine->committing, 1);
 }
 
 /* Edits a copy; on success apply->layout is the new layout (or base itself) and the diff is there. */
@@ -328,7 +332,7 @@ static enum esp_code operations_check(const struct esp_apply *apply, struct esp_
     if (code != ESP_OK && apply->operations_len == 1)
       return esp_fail(st, code, "the operation is not complete: %s", why.message);
     if (code != ESP_OK)
-      return esp_fail(st, code, "operation %zu of %zu: %s", i + 1, apply->operations_len, why.message);
+      return esp_operation_fail(&apply->operations[i], i, apply->operations_len, code, &why, st);
   }
   return ESP_OK;
 }

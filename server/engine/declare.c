@@ -32,6 +32,7 @@ struct esp_declare {
   struct esp_batch *batch;
   struct esp_record *record;
   struct esp_work work; /* the states of new parameters, and what is to be told */
+  struct esp_plan_asker asker;
   uint64_t *ids;
   bool *added;
   struct esp_declare_reply reply;
@@ -333,9 +334,27 @@ static void declare_enqueue(struct esp_declare *declare) {
   }
 }
 
+static void declare_planned(void *data, enum esp_code code, const struct esp_status *st,
+                            const struct esp_apply_reply *reply) {
+  struct esp_declare *declare = data;
+  if (code != ESP_OK) {
+    esp_work_note(&declare->work, "pushes are refused until the server's plan can be applied: %s", st->message);
+  } else {
+    declare->reply.epoch = reply->epoch;
+    declare->reply.commit = reply->commit != 0 ? reply->commit : declare->reply.commit;
+    esp_work_note(&declare->work, "the server's plan was applied: epoch %" PRIu64, reply->epoch);
+  }
+  declare->reply.notes_len = declare->work.notes_len;
+  declare_answer(declare, ESP_OK, NULL);
+}
+
+/* Who declared leaves that a plan waits for is answered when it has been applied: his first push finds it so. */
 static void declare_done(struct esp_batch *batch, void *data) {
   (void)batch;
-  declare_answer(data, ESP_OK, NULL);
+  struct esp_declare *declare = data;
+  declare->asker = (struct esp_plan_asker){.callback = declare_planned, .data = declare};
+  if (!esp_plan_ask(declare->engine, &declare->asker))
+    declare_answer(declare, ESP_OK, NULL);
 }
 
 /* Builds the layout and everything it needs; nothing is to be seen of it yet. */

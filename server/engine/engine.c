@@ -106,6 +106,7 @@ enum esp_code esp_engine_new(const struct esp_engine_options *options, struct es
   esp_sessions_init(&engine->sessions);
   esp_watches_init(&engine->watches);
   esp_history_init(&engine->history);
+  pthread_mutex_init(&engine->plan.lock, NULL);
   engine->world.isa = options->isa;
   enum esp_code code = layout_init(engine, options, st);
   if (code == ESP_OK)
@@ -133,6 +134,7 @@ void esp_engine_free(struct esp_engine *engine) {
   ESP_CHECK(engine->arriving == NULL && engine->committing == 0);
   esp_watches_done(&engine->watches);
   esp_history_done(&engine->history);
+  pthread_mutex_destroy(&engine->plan.lock);
   esp_sessions_done(&engine->sessions);
   esp_budget_done(&engine->staging);
   esp_budget_done(&engine->world.copies);

@@ -401,6 +401,7 @@ struct esp_operation {
   const struct esp_hyper_change *hypers;
   size_t hypers_len;
   const struct esp_declare_leaf *leaf; /* its value can't follow */
+  const char *place;                   /* where it is written, for errors; not copied; NULL: its number in the list */
 };
 
 struct esp_apply_request {
@@ -434,6 +435,17 @@ typedef void (*esp_apply_callback)(void *data, enum esp_code code, const struct 
  * (draining). The request is copied. */
 void esp_engine_apply(struct esp_engine *engine, const struct esp_apply_request *request, esp_apply_callback callback,
                       void *data);
+
+/* A transaction that has to be applied before any push is. Where its selections match, that is done when this returns,
+ * ESP_OK. Where they do not yet, it is tried again after every declaration, which is answered after that, and every
+ * transaction that changed the tree; until it has been applied, pushes are refused (FAILED_PRECONDITION, with the
+ * reason). Any other failure, of what is wrong whatever leaves there will be, too, is the result. told is called when
+ * it was applied, and when an attempt failed for another reason than the last one did, from any thread. The request,
+ * which has no key, is borrowed for the engine's life. Once, before the engine is asked for anything else; blocks. */
+enum esp_code esp_engine_plan(struct esp_engine *engine, const struct esp_apply_request *request,
+                              esp_apply_callback told, void *data, struct esp_status *st) ESP_WARN_UNUSED;
+/* Whether the plan waits, and then why. */
+bool esp_engine_plan_waits(struct esp_engine *engine, struct esp_status *ret_why);
 
 /* ---- history ---- */
 

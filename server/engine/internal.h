@@ -1,6 +1,6 @@
 /* What the engine's files share. Locks, in the order in which they may nest: transactions have a thread of their own;
- * watches.lock > commit_lock > sessions.lock; commit_lock > a parameter's queue lock. A push's lock, the budgets' and
- * values_lock are leaves: nothing is locked, and nobody is called, under them. */
+ * watches.lock > commit_lock > sessions.lock; commit_lock > a parameter's queue lock. A push's lock, the budgets', the
+ * plan's and values_lock are leaves: nothing is locked, and nobody is called, under them. */
 #ifndef ESP_ENGINE_INTERNAL_H
 #define ESP_ENGINE_INTERNAL_H
 
@@ -153,6 +153,34 @@ void esp_transactions_submit(struct esp_engine *engine, struct esp_job *job);
 
 struct esp_apply; /* an admin transaction */
 
+/* Somebody whose answer waits for an attempt to apply the plan. */
+struct esp_plan_asker {
+  esp_apply_callback callback;
+  void *data;
+  struct esp_plan_asker *next;
+};
+
+/* The transaction that comes before any push. */
+struct esp_plan_wait {
+  const struct esp_apply_request *request; /* borrowed; NULL: there is no plan */
+  esp_apply_callback told;
+  void *told_data;
+  _Atomic bool waits;            /* it has not been applied yet; false for good once it has */
+  pthread_mutex_t lock;          /* of waits and of all that follows */
+  bool running;                  /* there is an attempt */
+  bool again;                    /* and somebody has asked for the next one */
+  bool was_told;                 /* of a failure, which is why */
+  struct esp_plan_asker *askers; /* who have asked for the next one */
+  struct esp_plan_asker *served; /* who wait for this one */
+  struct esp_status why;         /* it waits */
+};
+
+/* Has the plan tried once more; the callback comes after that, perhaps inside this call. False: no plan waits, and no
+ * callback comes. asker may be NULL. Whoever asks keeps the engine from being idle. */
+bool esp_plan_ask(struct esp_engine *engine, struct esp_plan_asker *asker);
+/* FAILED_PRECONDITION, with the reason, while the plan waits. */
+enum esp_code esp_plan_admit(struct esp_engine *engine, struct esp_status *st) ESP_WARN_UNUSED;
+
 struct esp_remembered {
   char key[ESP_KEY_BYTES_MAX + 1]; /* "" for an empty place */
   struct esp_apply *apply;         /* ref'd */
@@ -177,6 +205,7 @@ struct esp_engine {
   struct esp_sessions sessions;
   struct esp_watches watches;
   struct esp_history history;
+  struct esp_plan_wait plan;
   pthread_mutex_t list_lock; /* of arriving */
   struct esp_push *arriving;
   pthread_mutex_t stages_lock;

@@ -184,6 +184,28 @@ static bool takes_selection(enum esp_operation_kind kind) {
   }
 }
 
+bool esp_operation_needs_leaves(const struct esp_operation *op) {
+  switch (op->kind) {
+  case ESP_OPERATION_TIE:
+  case ESP_OPERATION_COPY:
+  case ESP_OPERATION_RENAME:
+    return true;
+  case ESP_OPERATION_ADD:
+    return op->leaf->alias_of != NULL && op->leaf->alias_of[0] != '\0';
+  default:
+    return takes_selection(op->kind);
+  }
+}
+
+enum esp_code esp_operation_fail(const struct esp_operation *op, size_t index, size_t len, enum esp_code code,
+                                 const struct esp_status *why, struct esp_status *st) {
+  if (op->place != NULL)
+    return esp_fail(st, code, "%s: %s", op->place, why->message);
+  if (len > 1)
+    return esp_fail(st, code, "operation %zu of %zu: %s", index + 1, len, why->message);
+  return esp_fail(st, code, "%s", why->message);
+}
+
 enum esp_code esp_operation_check(const struct esp_operation *op, struct esp_status *st) {
   if ((unsigned)op->kind > ESP_OPERATION_UNDO)
     return esp_fail(st, ESP_INVALID_ARGUMENT, "it is of no kind that is known");

@@ -16,6 +16,11 @@ struct esp_transaction {
 
 /* INVALID_ARGUMENT where the operation lacks what its kind needs. */
 enum esp_code esp_operation_check(const struct esp_operation *op, struct esp_status *st) ESP_WARN_UNUSED;
+/* Whether it works on leaves that have to be there before it. */
+bool esp_operation_needs_leaves(const struct esp_operation *op);
+/* Says of which of a transaction's operations something is said. */
+enum esp_code esp_operation_fail(const struct esp_operation *op, size_t index, size_t len, enum esp_code code,
+                                 const struct esp_status *why, struct esp_status *st);
 /* stage: of ESP_OPERATION_SET, else NULL. After a failure the transaction can only be dropped. */
 enum esp_code esp_operation_run(struct esp_transaction *tx, const struct esp_operation *op,
                                 const struct esp_push *stage, struct esp_status *st) ESP_WARN_UNUSED;

@@ -262,6 +262,8 @@ enum esp_code esp_push_begin(struct esp_engine *engine, const struct esp_push_he
   if (code == ESP_OK && is_push)
     code = sequence_check(header, st);
   if (code == ESP_OK && is_push)
+    code = esp_plan_admit(engine, st);
+  if (code == ESP_OK && is_push)
     code = push_enter(push, st);
   if (code == ESP_OK && is_push)
     code = push_open(push, st);

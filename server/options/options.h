@@ -54,6 +54,7 @@ struct esp_options {
   struct esp_options_list assign; /* "PATH=GROUP" likewise */
   struct esp_named *groups;       /* views of `group`, for the engine; owned */
   struct esp_named *assigns;      /* views of `assign`; owned */
+  char *plan;                     /* a file of operations, or NULL */
   uint64_t log_level;             /* an enum esp_log_level */
   bool version;                   /* asked for the version: nothing else was checked */
   bool help;                      /* likewise for help */

@@ -236,6 +236,12 @@ const struct esp_option esp_option_table[] = {
      .help =
          "Put everything at or below a path of the tree in a group; the nearest enclosing assignment wins. An empty "
          "PATH is the root."},
+    {.name = "plan",
+     .type = ESP_OPTION_TEXT,
+     .field = FIELD(plan),
+     .words = "FILE",
+     .help = "Apply the operations in this file, one a line in espctl's words, before any push: at the start, or when "
+             "the leaves that they name have been declared. Until then pushes are refused."},
     {.name = "log-level",
      .type = ESP_OPTION_CHOICE,
      .field = FIELD(log_level),

@@ -139,6 +139,7 @@ static uint64_t resident_bytes(void) {
 
 static void write_info(struct esp_call *call, const struct esp_engine_info *info) {
   struct esp_rpc_stat stat;
+  struct esp_status plan = {0};
   esp_rpc_server_stat(call->server, &stat);
   Espalier__V1__MemoryInfo memory = ESPALIER__V1__MEMORY_INFO__INIT;
   memory.parameters = info->memory_params;
@@ -179,6 +180,8 @@ static void write_info(struct esp_call *call, const struct esp_engine_info *info
   reply.streams = stat.streams;
   reply.in_flight = info->pushes_in_flight;
   reply.in_flight_max = info->pushes_in_flight_max;
+  if (esp_engine_plan_waits(call->engine, &plan))
+    reply.plan_waits = plan.message;
   esp_call_write_message(call, &reply.base);
   esp_call_finish(call, ESP_OK, NULL);
 }

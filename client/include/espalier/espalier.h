@@ -575,6 +575,8 @@ struct esp_server_info {
   uint64_t in_flight_max;
   uint64_t watches; /* that follow the layout now */
   bool draining;
+  char plan_waits[ESP_MESSAGE_BYTES_MAX]; /* why the server's plan was not applied yet, and pushes are refused; "":
+                                             there is none that waits */
 };
 enum esp_code esp_server_info(esp_client *client, struct esp_server_info *ret, struct esp_status *st) ESP_WARN_UNUSED;
 
