@@ -32,7 +32,7 @@ static void say_flag(const char *name, bool flag) {
 static void say_op(const struct esp_plan_op *op) {
   static const char *const kinds[] = {"freeze", "thaw",   "detach", "attach", "tie",  "untie",  "regroup",
                                       "adjust", "set",    "copy",   "rename", "add",  "remove", "reinit",
-                                      "reset",  "create", "define", "delete", "name", "undo"};
+                                      "reset",  "create", "define", "delete", "name", "cancel", "undo"};
   say("%s", kinds[op->kind]);
   say_text("selection", op->selection);
   say_text("to", op->to);
