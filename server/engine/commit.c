@@ -211,8 +211,10 @@ static void commit_admit(struct commit *commit) {
       member->code = esp_sequence_commit(engine, member->push, &member->st);
     any = any || member->code == ESP_OK;
   }
-  if (any)
+  if (any) {
     engine->commit++;
+    engine->push_commits++;
+  }
   for (size_t i = 0; i < commit->members_len; i++)
     commit->members[i].push->reply.commit = engine->commit;
 }

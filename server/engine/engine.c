@@ -240,6 +240,7 @@ void esp_engine_info(struct esp_engine *engine, struct esp_engine_info *ret) {
   struct esp_budget_use staging = esp_budget_use(&engine->staging), copies = esp_budget_use(&engine->world.copies);
   struct esp_engine_info info = {
       .lineage = engine->lineage,
+      .wall_ms = esp_engine_wall(engine),
       .uptime_ms = esp_engine_now(engine) - engine->started_ms,
       .sessions_live = esp_sessions_live(engine),
       .memory_params = engine->world.bytes_params,
@@ -263,7 +264,11 @@ void esp_engine_info(struct esp_engine *engine, struct esp_engine_info *ret) {
       .watches = engine->watches.len,
       .draining = engine->draining,
   };
-  struct esp_layout *layout = esp_engine_layout(engine, &info.commit);
+  pthread_mutex_lock(&engine->commit_lock);
+  struct esp_layout *layout = esp_layout_ref(engine->layout);
+  info.commit = engine->commit;
+  info.push_commits = engine->push_commits;
+  pthread_mutex_unlock(&engine->commit_lock);
   info.epoch = layout->epoch;
   info.leaves = layout->leaves_len;
   info.params = layout->params_len;

@@ -543,6 +543,8 @@ struct esp_engine_info {
   uint64_t memory_copy_on_write;
   uint64_t memory_copy_on_write_max;
   uint64_t memory_spare; /* kept for the next push or copy */
+  uint64_t push_commits; /* commits of pushes since the tree's beginning: what timers count */
+  uint64_t wall_ms;      /* since 1970: what timers go by */
   uint64_t pushes_applied;
   uint64_t pushes_refused;
   uint64_t pushes_nonfinite;

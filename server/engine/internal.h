@@ -198,9 +198,10 @@ struct esp_engine {
   struct esp_world world;
   struct esp_pool *pool;         /* kernels */
   struct esp_pool *transactions; /* one thread: layout changes, one after the other */
-  pthread_mutex_t commit_lock;   /* of the next two; held for the hand-over of a commit to its queues, and no longer */
+  pthread_mutex_t commit_lock;   /* of the next three; held for the hand-over of a commit to its queues, and no longer */
   struct esp_layout *layout;
-  uint64_t commit; /* the last number */
+  uint64_t commit;       /* the last number */
+  uint64_t push_commits; /* how many of them were of pushes */
   struct esp_budget staging;
   struct esp_sessions sessions;
   struct esp_watches watches;

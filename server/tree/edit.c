@@ -26,6 +26,7 @@ static void diff_memory_free(struct esp_diff_memory *memory) {
 
 void esp_diff_done(struct esp_diff *diff) {
   esp_free(diff->changes);
+  esp_free(diff->timers);
   diff_memory_free(diff->memory);
   *diff = (struct esp_diff){0};
 }
@@ -60,6 +61,7 @@ void esp_edit_free(struct esp_edit *edit) {
   esp_free(edit->kept);
   esp_free(edit->marks);
   esp_free(edit->ring);
+  esp_free(edit->formers);
   esp_free(edit);
 }
 
@@ -76,6 +78,7 @@ bool esp_edit_own(struct esp_edit *edit) {
     edit->layout->epoch = edit->base->epoch + 1;
     edit->assignments_capacity = edit->layout->assignments_len;
     edit->tags_capacity = edit->layout->tags_len;
+    edit->timers_capacity = edit->layout->timers_len;
   }
   return esp_grow((void **)&edit->marks, &edit->marks_capacity, edit->layout->params_len, sizeof *edit->marks);
 }
@@ -225,8 +228,8 @@ static bool any_differs(const struct esp_layout *layout, const struct esp_select
   return false;
 }
 
-enum esp_code esp_edit_freeze(struct esp_edit *edit, const struct esp_selection *sel, bool frozen,
-                              struct esp_status *st) {
+static enum esp_code freeze(struct esp_edit *edit, const struct esp_selection *sel, bool frozen,
+                            struct esp_status *st) {
   if (!any_differs(esp_edit_now(edit), sel, frozen)) {
     return ESP_OK;
   }
@@ -248,6 +251,17 @@ enum esp_code esp_edit_freeze(struct esp_edit *edit, const struct esp_selection 
   layout->frozen_len = frozen ? layout->frozen_len + marks.lines : layout->frozen_len - marks.lines;
   esp_free(marks.first);
   return ESP_OK;
+}
+
+enum esp_code esp_edit_freeze_timed(struct esp_edit *edit, const struct esp_selection *sel, bool frozen,
+                                    const struct esp_timer *timer, struct esp_status *st) {
+  enum esp_code code = freeze(edit, sel, frozen, st);
+  return code == ESP_OK ? esp_edit_timer(edit, sel, timer, st) : code;
+}
+
+enum esp_code esp_edit_freeze(struct esp_edit *edit, const struct esp_selection *sel, bool frozen,
+                              struct esp_status *st) {
+  return esp_edit_freeze_timed(edit, sel, frozen, NULL, st);
 }
 
 enum esp_code esp_edit_touch(struct esp_edit *edit, const struct esp_selection *sel, const char *field, const char *to,
@@ -404,6 +418,7 @@ enum esp_code esp_edit_finish(struct esp_edit *edit, struct esp_layout **ret_lay
   texts_pass(edit, layout->names);
   edit->memory->names = esp_names_ref(layout->names);
   *ret_diff = (struct esp_diff){.changes = edit->changes, .len = edit->changes_len, .memory = edit->memory};
+  esp_edit_pass_timers(edit, ret_diff);
   *ret_layout = layout;
   edit->layout = NULL;
   edit->changes = NULL;

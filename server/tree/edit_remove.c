@@ -84,12 +84,16 @@ static bool note_leaf(struct esp_edit *edit, const struct esp_leaf *leaf) {
   const struct esp_place *place = esp_layout_place(layout, leaf);
   struct esp_shape shape = esp_layout_shape(layout, leaf);
   const char *text = esp_edit_leaf_text(edit, &shape, place->dtype, leaf->kind);
-  if (!text) {
+  const char *timer = esp_edit_timer_text(edit, place->timer);
+  if (!text || !timer) {
     return false;
   }
   note(edit, leaf, "leaf", text);
   if (place->frozen) {
     note(edit, leaf, "frozen", "true");
+  }
+  if (place->timer != 0) {
+    note(edit, leaf, "timer", timer);
   }
   if (leaf->detached) {
     note(edit, leaf, "detached", "true");
@@ -125,7 +129,7 @@ static size_t count(struct esp_edit *edit, const struct esp_selection *sel, size
     const struct esp_leaf *leaf = &layout->leaves[sel->leaves[i]];
     const struct esp_place *place = esp_layout_place(layout, leaf);
     edit->marks[leaf->param]++;
-    lines += 1 + (place->leaves_len > 1) + place->frozen + leaf->detached + (*leaf->tag != '\0');
+    lines += 1 + (place->leaves_len > 1) + place->frozen + (place->timer != 0) + leaf->detached + (*leaf->tag != '\0');
   }
   size_t orphans = 0;
   for (size_t i = 0; i < sel->len; i++) {

@@ -35,6 +35,7 @@ void esp_edit_unbind(struct esp_edit *edit, uint32_t param) {
   uint64_t bytes = 0;
   ESP_CHECK(esp_shape_bytes(&place->shape, place->dtype, &elements, &bytes, NULL) == ESP_OK);
   edit->layout->elements -= elements;
+  edit->timers_stale = edit->timers_stale || place->timer != 0;
   esp_object_unref(place->storage); /* base has a reference of its own */
   place->storage = NULL;
 }
@@ -119,6 +120,9 @@ void esp_edit_settle(struct esp_edit *edit) {
   if (edit->groups_stale || edit->kept_len > 0) {
     groups_resolve(edit);
     edit->groups_stale = false;
+  }
+  if (edit->timers_stale) {
+    esp_edit_drop_timers(edit);
   }
 }
 

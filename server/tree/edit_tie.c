@@ -142,21 +142,36 @@ enum esp_code esp_tie_check(const struct esp_layout *layout, uint32_t leaf, uint
   return tie_check(layout, &layout->leaves[leaf], &layout->leaves[to], view, st);
 }
 
-/* The lines of a tie but for `to` of the first: of the binding, and of what the other parameter has otherwise. */
-static struct esp_change *tie_note(struct esp_edit *edit, const struct esp_leaf *leaf, const struct esp_leaf *to,
-                                   const char *from) {
+/* The lines of a tie: of the binding, and of what the other parameter has otherwise. There is room; false without
+ * memory for texts. */
+static bool tie_note(struct esp_edit *edit, const struct esp_leaf *leaf, const struct esp_leaf *to,
+                     enum esp_view composed) {
   const struct esp_layout *layout = edit->layout;
   const struct esp_place *old = esp_layout_place(layout, leaf);
   const struct esp_place *new = esp_layout_place(layout, to);
   struct esp_change change = {.leaf_id = leaf->id, .path = leaf->path, .because = ""};
+  const char *from = binding_of(edit, leaf);
+  const char *bound = esp_edit_binding_text(edit, new->id, &layout->leaves[new->primary], composed);
+  const char *from_timer = old->timer == new->timer ? "" : esp_edit_timer_text(edit, old->timer);
+  const char *timer = old->timer == new->timer ? "" : esp_edit_timer_text(edit, new->timer);
+  if (!from || !bound || !from_timer || !timer) {
+    return false;
+  }
   change.field = "parameter";
   change.from = from;
-  struct esp_change *line = esp_edit_add_change(edit, &change);
+  change.to = bound;
+  esp_edit_add_change(edit, &change);
   change.because = to->path;
   if (old->frozen != new->frozen) {
     change.field = "frozen";
     change.from = flag_words[old->frozen];
     change.to = flag_words[new->frozen];
+    esp_edit_add_change(edit, &change);
+  }
+  if (old->timer != new->timer) {
+    change.field = "timer";
+    change.from = from_timer;
+    change.to = timer;
     esp_edit_add_change(edit, &change);
   }
   if (old->group != new->group && leaf->kind == ESP_KIND_TRAINED) {
@@ -165,7 +180,7 @@ static struct esp_change *tie_note(struct esp_edit *edit, const struct esp_leaf 
     change.to = layout->groups[new->group].name;
     esp_edit_add_change(edit, &change);
   }
-  return line;
+  return true;
 }
 
 /* Binds the leaf; all memory was taken. */
@@ -209,17 +224,10 @@ static enum esp_code tie(struct esp_edit *edit, uint32_t leaf_index, uint32_t to
     return ESP_OK;
   }
   if (esp_edit_own(edit) && ring_make(edit) && esp_edit_reserve_kept(edit, 1) &&
-      esp_edit_reserve_changes(edit, 1 + 3)) {
-    leaf = &edit->layout->leaves[leaf_index];
-    to = &edit->layout->leaves[to_index];
-    const struct esp_place *place = esp_layout_place(edit->layout, to);
-    const char *from_text = binding_of(edit, leaf);
-    const char *to_text = esp_edit_binding_text(edit, place->id, &edit->layout->leaves[place->primary], composed);
-    if (from_text && to_text) {
-      tie_note(edit, leaf, to, from_text)->to = to_text;
-      tie_bind(edit, leaf_index, to_index, composed);
-      return ESP_OK;
-    }
+      esp_edit_reserve_changes(edit, 1 + 4) &&
+      tie_note(edit, &edit->layout->leaves[leaf_index], &edit->layout->leaves[to_index], composed)) {
+    tie_bind(edit, leaf_index, to_index, composed);
+    return ESP_OK;
   }
   return esp_fail(st, ESP_RESOURCE_EXHAUSTED, "no memory for a tie");
 }
@@ -272,6 +280,7 @@ static bool untie_leaf(struct esp_edit *edit, uint32_t leaf_index) {
   struct esp_place *place = &layout->params[param];
   *place = *old;
   place->id = layout->param_id_next++;
+  edit->timers_stale = edit->timers_stale || place->timer != 0; /* it has one parameter more */
   place->storage = NULL;
   place->primary = leaf_index;
   place->leaves_len = 1;

@@ -80,6 +80,7 @@ void esp_layout_unref(struct esp_layout *layout) {
   esp_free(layout->selections);
   esp_free(layout->removed);
   esp_free(layout->gone);
+  esp_free(layout->timers);
   esp_names_unref(layout->names);
   esp_free(layout);
 }
@@ -150,6 +151,8 @@ enum esp_code esp_layout_new(const struct esp_group *groups, size_t groups_len, 
   layout->epoch = 1;
   layout->leaf_id_next = 1;
   layout->param_id_next = 1;
+  layout->timer_id_next = 1;
+  esp_timers_due_find(layout);
   layout->names = esp_calloc(1, sizeof *layout->names);
   if (!layout->names) {
     goto fail;
@@ -192,6 +195,8 @@ struct esp_layout *esp_layout_copy(const struct esp_layout *base) {
   layout->names = esp_names_ref(base->names);
   layout->leaf_id_next = base->leaf_id_next;
   layout->param_id_next = base->param_id_next;
+  layout->timer_id_next = base->timer_id_next;
+  memcpy(layout->timers_due, base->timers_due, sizeof layout->timers_due);
   layout->trained_len = base->trained_len;
   layout->frozen_len = base->frozen_len;
   layout->detached_len = base->detached_len;
@@ -205,7 +210,8 @@ struct esp_layout *esp_layout_copy(const struct esp_layout *base) {
       !array_copy(base->tags, base->tags_len, sizeof *base->tags, &layout->tags) ||
       !array_copy(base->selections, base->selections_len, sizeof *base->selections, &layout->selections) ||
       !array_copy(base->removed, base->removed_len, sizeof *base->removed, &layout->removed) ||
-      !array_copy(base->gone, base->gone_len, sizeof *base->gone, &layout->gone)) {
+      !array_copy(base->gone, base->gone_len, sizeof *base->gone, &layout->gone) ||
+      !array_copy(base->timers, base->timers_len, sizeof *base->timers, &layout->timers)) {
     esp_layout_unref(layout);
     return NULL;
   }
@@ -219,6 +225,7 @@ struct esp_layout *esp_layout_copy(const struct esp_layout *base) {
   layout->removed_len = base->removed_len;
   layout->gone_len = base->gone_len;
   layout->gone_bytes = base->gone_bytes;
+  layout->timers_len = base->timers_len;
   for (size_t i = 0; i < layout->params_len; i++) {
     esp_object_ref(layout->params[i].storage);
   }

@@ -4,6 +4,7 @@
  *   select_parse.c    the lexer and the grammar: text to a program
  *   select_term.c     one term of a program to a bitmap of leaves
  *   select_explain.c  what to say where nothing matches
+ *   select_order.c    nodes in the order in which a pattern names them
  *   select.c          the program on bitmaps, and named selections */
 #ifndef ESP_TREE_SELECT_INTERNAL_H
 #define ESP_TREE_SELECT_INTERNAL_H
@@ -73,6 +74,14 @@ enum esp_code esp_sel_glob_parse(const struct esp_sel_source *source, struct esp
                                  bool dots, struct esp_sel_glob *ret, struct esp_status *st) ESP_WARN_UNUSED;
 /* text is of ESP_COMPONENT_BYTES_MAX bytes at most. */
 bool esp_sel_glob_matches(const struct esp_sel_glob *glob, const char *text, size_t len);
+
+#define ESP_SEL_RANKS_MAX 8
+/* How many numbers say which of its ranges' numbers and which alternatives a text that matches is made of. */
+size_t esp_sel_glob_rank_len(const struct esp_sel_glob *glob);
+/* These numbers, from the left on, of a text that matches: the place of an alternative in its braces, then those inside
+ * it; how far a number is from the first one of its range. Where it can be read in several ways, as the first
+ * alternatives have it. There are ESP_SEL_RANKS_MAX at most. */
+void esp_sel_glob_rank(const struct esp_sel_glob *glob, const char *text, size_t len, uint64_t *ret);
 
 /* A pattern of paths. It may grow at its end, which is what `>` does. */
 struct esp_sel_pattern {

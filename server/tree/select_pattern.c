@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/check.h"
 #include "tree/select_internal.h"
 
 #undef esp_sel_fail /* the header's, for the analyzer */
@@ -321,6 +322,80 @@ bool esp_sel_glob_matches(const struct esp_sel_glob *glob, const char *text, siz
   }
   items_match(first, text, len, &set);
   return set.words[len / 64] >> len % 64 & 1;
+}
+
+/* ---- which of the alternatives ---- */
+
+static size_t rank_len(const struct esp_sel_item *items) {
+  size_t len = 0;
+  for (const struct esp_sel_item *item = items; item; item = item->next) {
+    size_t most = 0; /* of one alternative */
+    for (const struct esp_sel_choice *choice = item->choices; choice; choice = choice->next) {
+      size_t inside = rank_len(choice->items); /* where there are no braces */
+      most = inside > most ? inside : most;
+    }
+    len += (item->kind == ESP_SEL_CHOICE || item->kind == ESP_SEL_RANGE) + most;
+  }
+  return len;
+}
+
+size_t esp_sel_glob_rank_len(const struct esp_sel_glob *glob) {
+  return rank_len(glob->items);
+}
+
+/* The first of these ends behind which the items match up to `len`, or SIZE_MAX. */
+static size_t end_before(const struct esp_sel_item *items, const char *text, size_t len, const struct positions *ends) {
+  for (size_t at = positions_next(ends, 0); at <= len; at = positions_next(ends, at + 1)) {
+    struct positions set = {0};
+    positions_add(&set, at);
+    items_match(items, text, len, &set);
+    if (set.words[len / 64] >> len % 64 & 1) {
+      return at;
+    }
+  }
+  return SIZE_MAX;
+}
+
+/* How far the number text[at .. end) is from the range's first. */
+static uint64_t range_rank(const struct esp_sel_item *item, const char *text, size_t at, size_t end) {
+  uint64_t number = 0;
+  for (; at < end; at++) {
+    number = 10 * number + (uint64_t)(text[at] - '0');
+  }
+  return number < item->from ? item->from - number : number - item->from;
+}
+
+/* The ranks of items that match text[at .. len), to *ranks, which moves behind them. */
+static void items_rank(const struct esp_sel_item *items, const char *text, size_t at, size_t len, uint64_t **ranks) {
+  for (const struct esp_sel_item *item = items; item; item = item->next) {
+    struct positions begin = {0};
+    positions_add(&begin, at);
+    size_t end = SIZE_MAX;
+    uint64_t place = 0;
+    for (const struct esp_sel_choice *choice = item->choices; choice && end == SIZE_MAX; choice = choice->next) {
+      struct positions ends = begin;
+      items_match(choice->items, text, len, &ends);
+      end = end_before(item->next, text, len, &ends);
+      if (end != SIZE_MAX) {
+        *(*ranks)++ = place;
+        items_rank(choice->items, text, at, end, ranks);
+      }
+      place++;
+    }
+    if (item->kind != ESP_SEL_CHOICE) {
+      struct positions ends = item_match(item, text, len, &begin);
+      end = end_before(item->next, text, len, &ends);
+    }
+    if (item->kind == ESP_SEL_RANGE) {
+      *(*ranks)++ = range_rank(item, text, at, end);
+    }
+    ESP_CHECK(end <= len); /* it matches */
+    at = end;
+  }
+}
+
+void esp_sel_glob_rank(const struct esp_sel_glob *glob, const char *text, size_t len, uint64_t *ret) {
+  items_rank(glob->items, text, 0, len, &ret);
 }
 
 /* ---- patterns ---- */

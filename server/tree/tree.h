@@ -26,6 +26,7 @@
 #define ESP_GROUP_DEFAULT "default"
 #define ESP_GROUPS_MAX 65536     /* groups that edits may define */
 #define ESP_SELECTIONS_MAX 65536 /* named selections of a tree */
+#define ESP_TIMERS_MAX 65536     /* timers that wait */
 
 enum esp_kind { ESP_KIND_TRAINED = 1, ESP_KIND_BUFFER = 2 };     /* the wire's values */
 enum esp_view { ESP_VIEW_IDENTITY = 0, ESP_VIEW_TRANSPOSE = 1 }; /* the wire's values */
@@ -101,13 +102,20 @@ struct esp_timer {
   uint64_t id; /* from 1, never reused */
   enum esp_timer_due due;
   uint64_t at;           /* a commit number; commits of pushes since the tree's beginning; ms since 1970 */
+  uint64_t after;        /* of the latter two: how many, or how many ms, there were to go when it was set, for people */
   bool frozen;           /* what its parameters become */
   bool reset_state;      /* of a thaw */
   uint64_t until_commit; /* of a freeze: the commit at which it ends, 0: none */
   uint64_t for_ms;       /* of a freeze: how long it lasts, 0: no such end */
   uint64_t epoch;        /* of the transaction that set it */
+  uint32_t params_len;   /* whose timer it is */
   const char *selection; /* that named its leaves, for people */
 };
+
+#define ESP_TIMER_TEXT_MAX 160
+/* `thaw and reset state at commit 500 (timer 3)`, `thaw after 500 pushes (timer 4)`, `thaw after 600000 ms (timer 5)`,
+ * `freeze at commit 100 until commit 200 (timer 6)`, `freeze at commit 100 for 5000 ms (timer 7)`. Returns buffer. */
+const char *esp_timer_print(const struct esp_timer *timer, char buffer[ESP_TIMER_TEXT_MAX]);
 
 struct esp_group {
   const char *name;
@@ -167,6 +175,7 @@ struct esp_layout {
   size_t gone_len;
   struct esp_timer *timers; /* that wait, by id */
   size_t timers_len;
+  uint64_t timers_due[ESP_TIMER_TIME + 1]; /* by what timers wait for: the smallest `at`; UINT64_MAX: there is none */
   struct esp_names *names;
   uint64_t leaf_id_next;
   uint64_t param_id_next;
@@ -196,6 +205,8 @@ void esp_layout_range(const struct esp_layout *layout, const char *node, size_t 
 const struct esp_place *esp_layout_place(const struct esp_layout *layout, const struct esp_leaf *leaf);
 /* The leaf's own shape: the parameter's, as the leaf's view has it. */
 struct esp_shape esp_layout_shape(const struct esp_layout *layout, const struct esp_leaf *leaf);
+/* NULL: it does not wait (any more). */
+const struct esp_timer *esp_layout_timer(const struct esp_layout *layout, uint64_t id);
 /* The group of exactly this name; NULL: not defined. */
 const struct esp_group *esp_layout_group(const struct esp_layout *layout, const char *name);
 const struct esp_group *esp_layout_group_of(const struct esp_layout *layout, const struct esp_leaf *leaf);
@@ -238,6 +249,9 @@ struct esp_selection {
 enum esp_code esp_select(const struct esp_layout *layout, const char *text, size_t len, struct esp_selection *ret,
                          struct esp_status *st) ESP_WARN_UNUSED;
 void esp_selection_done(struct esp_selection *sel); /* idempotent */
+/* The leaves whose parameters have this timer. RESOURCE_EXHAUSTED without memory. */
+enum esp_code esp_layout_timed(const struct esp_layout *layout, uint64_t timer, struct esp_selection *ret,
+                               struct esp_status *st) ESP_WARN_UNUSED;
 /* The nodes that a path, a pattern or several of them with | between them name, one selection each, in the order in
  * which they are written: {a,b} and [11-0] from the left on, the leftmost component the slowest, what wildcards match
  * in path order; a leaf that an earlier one has is left out of later ones, and one of no leaves does not come. *ret
@@ -274,13 +288,14 @@ struct esp_edit;
  *   path   field             from -> to
  *   leaf   leaf              "" -> `f32 [64, 32]`, of a buffer with ` buffer` behind it: added. The other way round:
  *                            removed; of what it was there are lines to "", too: "frozen" and "detached" where it was
- *                            `true`, "tag" where it had one, and "parameter" where that one stays
+ *                            `true`, "timer" and "tag" where it had one, and "parameter" where that one stays
  *   leaf   path              its former path -> its new one, which is the line's
  *   leaf   parameter         `parameter 7 (a.w)`: its id and its primary leaf, then ` transposed` for a leaf that
  *                            sees it so: tied, untied
  *   leaf   frozen, detached  `false`, `true`
  *   leaf   value, state      "" -> how it is overwritten
- *   leaf   timer             `thaw at commit 500 (timer 3)`, "" for none -> another one
+ *   leaf   timer             as esp_timer_print has it, "" for none -> another one. Times are durations, as they were
+ *                            set, so that a dry run says what the real one will
  *   leaf   stepped_by        one group -> another, whose optimizer steps it from here on, of which no assignment
  *                            tells: the group assigned was defined or deleted, or the leaf was tied, or one that it is
  *                            tied to was assigned
@@ -302,6 +317,8 @@ struct esp_change {
 struct esp_diff {
   struct esp_change *changes;
   size_t len;
+  struct esp_timer *timers; /* that there were before, of those in lines of field "timer", by id */
+  size_t timers_len;
   void *memory; /* what the strings live in */
 };
 void esp_diff_done(struct esp_diff *diff); /* idempotent */
@@ -348,13 +365,17 @@ void esp_edit_bind(struct esp_edit *edit, uint64_t leaf_id, struct esp_object *s
 enum esp_code esp_edit_freeze(struct esp_edit *edit, const struct esp_selection *sel, bool frozen,
                               struct esp_status *st) ESP_WARN_UNUSED;
 
-/* Gives the selected leaves' parameters (buffers' too) a timer, in place of the one that each may have; timer->id and
- * ->epoch are set by the edit, strings are copied. NULL takes theirs away. esp_edit_freeze does that too, of every
- * parameter that it selects, also where the flag is that already. A leaf that is tied gets the timer of the parameter
- * that it is tied to, one that is untied keeps a timer of its own parameter of the same id; a timer that no parameter
- * has any more is gone. */
+/* Gives the selected leaves' parameters (buffers' too) a timer, in place of the one that each may have. timer->id 0: a
+ * new one, whose id and epoch are set by the edit; else one that there was before: those whose timer it is stay as they
+ * are, and where nobody has it any more it comes back as it is given. Strings are copied. NULL takes theirs away;
+ * esp_edit_freeze does that too, of every parameter that it selects, also where the flag is that already. A leaf that
+ * is tied gets the timer of the parameter that it is tied to, one that is untied keeps for its own parameter the one of
+ * the same id; a timer that no parameter has any more is gone. RESOURCE_EXHAUSTED past ESP_TIMERS_MAX. */
 enum esp_code esp_edit_timer(struct esp_edit *edit, const struct esp_selection *sel, const struct esp_timer *timer,
                              struct esp_status *st) ESP_WARN_UNUSED;
+/* esp_edit_freeze, and in one step a timer for each parameter that is selected; NULL: none. */
+enum esp_code esp_edit_freeze_timed(struct esp_edit *edit, const struct esp_selection *sel, bool frozen,
+                                    const struct esp_timer *timer, struct esp_status *st) ESP_WARN_UNUSED;
 /* Takes a timer away from all that have it. NOT_FOUND (those that wait are listed). */
 enum esp_code esp_edit_cancel_timer(struct esp_edit *edit, uint64_t timer, struct esp_status *st) ESP_WARN_UNUSED;
 

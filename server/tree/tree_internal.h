@@ -85,6 +85,19 @@ void esp_layout_forget_removed(struct esp_layout *layout);
 /* The index of the first tag that is not before the node. */
 size_t esp_layout_tags_from(const struct esp_layout *layout, const char *node, size_t len);
 
+/* ---- timers (edit_timer.c) ---- */
+
+/* Finds layout->timers_due. */
+void esp_timers_due_find(struct esp_layout *layout);
+/* The index of the first timer whose id is not below this one. */
+size_t esp_timers_lower_bound(const struct esp_layout *layout, uint64_t id);
+/* What the diff says of a parameter's timer; "" for id 0. What it was is kept for the diff. NULL without memory. */
+const char *esp_edit_timer_text(struct esp_edit *edit, uint64_t id);
+/* Forgets timers that no parameter has any more, and counts those of the others. */
+void esp_edit_drop_timers(struct esp_edit *edit);
+/* The timers of base that the diff tells of pass to it. */
+void esp_edit_pass_timers(struct esp_edit *edit, struct esp_diff *diff);
+
 /* ---- groups (assign.c) ---- */
 
 /* The index of the group of that name, or of "default", which is always there. */
@@ -158,6 +171,12 @@ struct esp_edit {
   struct esp_layout *layout;      /* the copy; NULL until there is something to change */
   size_t assignments_capacity;    /* of layout->assignments */
   size_t tags_capacity;           /* of layout->tags */
+  size_t timers_capacity;         /* of layout->timers */
+  struct esp_timer *formers;      /* timers of base that lines tell of, perhaps more than once */
+  size_t formers_len;             /* used */
+  size_t formers_capacity;        /* at least formers_len */
+  uint64_t timer_told;            /* the last one that a line told of; 0: none yet */
+  const char *timer_text;         /* its text */
   struct esp_text_block *texts;   /* strings of what is new; they pass to the layout's names at finish */
   struct esp_change *changes;     /* the diff so far */
   size_t changes_len;             /* used */
@@ -176,6 +195,7 @@ struct esp_edit {
   size_t ring_capacity;           /* of ring */
   bool groups_stale;              /* leaves or assignments changed since groups were resolved */
   bool params_stale;              /* params are not in order, or nobody is bound to some of them */
+  bool timers_stale;              /* no parameter may have some of the timers any more */
   bool changed;                   /* there is a next epoch */
   enum esp_code failed;           /* of the first call that failed: the edit can't be finished */
 };

@@ -47,6 +47,7 @@ static void expect_model(const struct esp_layout *layout, struct model *model) {
   assert_int_equal(layout->leaves_len, model->leaves_len);
   assert_int_equal(layout->params_len, model->params_len);
   assert_int_equal(layout->leaf_id_next, model->leaf_id_next);
+  assert_int_equal(layout->timer_id_next, model->timer_id_next);
   for (size_t i = 0; i < model->leaves_len; i++) {
     const struct model_leaf *expected = &model->leaves[i];
     const struct model_param *param = model_param(model, expected->param);
@@ -60,6 +61,7 @@ static void expect_model(const struct esp_layout *layout, struct model *model) {
     assert_int_equal(leaf->detached, expected->detached);
     assert_int_equal(layout->leaves[place->primary].id, param->primary);
     assert_int_equal(place->frozen, param->frozen);
+    assert_int_equal(place->timer, param->timer);
     assert_int_equal(place->dtype, param->dtype);
     assert_true(esp_shape_equal(&place->shape, &param->shape));
     assert_string_equal(place->group_assigned, param->group);
@@ -113,6 +115,11 @@ static void known_of(const struct esp_layout *layout, struct notes *known) {
     known_set(known, leaf->id, "path", leaf->path);
     known_set(known, leaf->id, "frozen", place->frozen ? "true" : "false");
     known_set(known, leaf->id, "detached", leaf->detached ? "true" : "false");
+    char timer[ESP_TIMER_TEXT_MAX] = "";
+    if (place->timer != 0) {
+      esp_timer_print(esp_layout_timer(layout, place->timer), timer);
+    }
+    known_set(known, leaf->id, "timer", timer);
   }
   for (size_t i = 0; i < layout->assignments_len; i++) {
     char name[TEXT];
@@ -178,7 +185,7 @@ static void expect_replay(const struct esp_layout *base, const struct esp_diff *
     const struct model_note *note = &expected->notes[i];
     if (*note->name < '1' || *note->name > '9' || esp_layout_leaf_by_id(base, strtoull(note->name, NULL, 10))) {
       struct model_note *reached = note_find(known, note->name);
-      if (!reached || strcmp(reached->text, note->text) != 0) {
+      if (strcmp(reached ? reached->text : "", note->text) != 0) {
         fail_msg("the diff leaves %s at \"%s\", the layout has \"%s\"", note->name, reached ? reached->text : "",
                  note->text);
       }
@@ -191,6 +198,28 @@ static void expect_replay(const struct esp_layout *base, const struct esp_diff *
     }
   }
   free(known);
+}
+
+/* The diff has what the timers were that its lines tell of. */
+static void expect_formers(const struct esp_layout *base, const struct esp_diff *diff) {
+  size_t formers = 0;
+  for (size_t i = 0; i < base->timers_len; i++) {
+    char text[ESP_TIMER_TEXT_MAX];
+    bool is_told = false;
+    bool is_from = false;
+    esp_timer_print(&base->timers[i], text);
+    for (size_t j = 0; j < diff->len; j++) {
+      is_from = is_from || strcmp(diff->changes[j].from, text) == 0;
+      is_told = is_told || strcmp(diff->changes[j].from, text) == 0 || strcmp(diff->changes[j].to, text) == 0;
+    }
+    if (formers < diff->timers_len && diff->timers[formers].id == base->timers[i].id) {
+      assert_memory_equal(&diff->timers[formers++], &base->timers[i], sizeof *diff->timers);
+      assert_true(is_told);
+    } else {
+      assert_false(is_from);
+    }
+  }
+  assert_int_equal(formers, diff->timers_len);
 }
 
 /* Leaves that are new, or gone, have a line that says so. */

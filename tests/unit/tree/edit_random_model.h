@@ -4,7 +4,7 @@
 
 #include "fixture.h"
 
-enum { LEAVES = 48, NOTES = 400, TEXT = 64 };
+enum { LEAVES = 48, NOTES = 600, TEXT = 64 };
 
 struct model_leaf {
   uint64_t id;
@@ -22,6 +22,7 @@ struct model_param {
   struct esp_shape shape;
   enum esp_dtype dtype;
   bool frozen;
+  uint64_t timer;
   char group[TEXT]; /* assigned */
 };
 
@@ -44,6 +45,7 @@ struct model {
   bool keep_is_due; /* of groups: ties and renames in a row are one step */
   uint64_t leaf_id_next;
   uint64_t param_id_next;
+  uint64_t timer_id_next;
 };
 
 static struct model_note *note_find(struct notes *notes, const char *name) {

@@ -147,10 +147,56 @@ static enum esp_code op_freeze(struct run *run, bool *ret_expected) {
   for (size_t i = 0; i < sel.len; i++) {
     uint64_t param = model_leaf(&run->model, ids[i])->param;
     model_param(&run->model, param)->frozen = frozen;
+    model_param(&run->model, param)->timer = 0;
     touch_param(&run->model, param);
   }
   esp_selection_done(&sel);
   return code;
+}
+
+/* A new timer, one that waits, or none. */
+static enum esp_code op_timer(struct run *run, bool *ret_expected) {
+  struct model *model = &run->model;
+  *ret_expected = true;
+  uint64_t ids[LEAVES];
+  struct esp_selection sel = random_selection(run, ids);
+  struct esp_timer timer = {.due = (enum esp_timer_due)(1 + draw(run, 3)),
+                            .at = draw(run, 9),
+                            .after = draw(run, 9),
+                            .frozen = draw(run, 2),
+                            .selection = "a"};
+  bool is_none = draw(run, 5) == 0;
+  const struct model_param *other = model->params_len > 0 ? &model->params[draw(run, model->params_len)] : NULL;
+  if (!is_none && other && draw(run, 3) == 0) {
+    timer.id = other->timer;
+  }
+  uint64_t id = is_none ? 0 : timer.id != 0 ? timer.id : model->timer_id_next;
+  enum esp_code code = esp_edit_timer(run->edit, &sel, is_none ? NULL : &timer, NULL);
+  for (size_t i = 0; i < sel.len; i++) {
+    model_param(model, model_leaf(model, ids[i])->param)->timer = id;
+  }
+  model->timer_id_next += sel.len > 0 && id == model->timer_id_next;
+  esp_selection_done(&sel);
+  return code;
+}
+
+static enum esp_code op_cancel_timer(struct run *run, bool *ret_expected) {
+  struct model *model = &run->model;
+  uint64_t id = draw(run, 8) == 0 ? draw(run, model->timer_id_next) : 0;
+  *ret_expected = false;
+  for (size_t i = 0; i < model->params_len; i++) {
+    id = id == 0 ? model->params[i].timer : id;
+  }
+  for (size_t i = 0; i < model->params_len; i++) {
+    struct model_param *param = &model->params[i];
+    *ret_expected = *ret_expected || (id != 0 && param->timer == id);
+    param->timer = param->timer == id ? 0 : param->timer;
+  }
+  if (!*ret_expected && draw(run, 4) > 0) {
+    *ret_expected = true;
+    return ESP_OK;
+  }
+  return esp_edit_cancel_timer(run->edit, id, NULL);
 }
 
 static enum esp_code op_detach(struct run *run, bool *ret_expected) {
@@ -447,9 +493,10 @@ static enum esp_code op_tag(struct run *run, bool *ret_expected) {
 }
 
 enum { OPERATIONS_OF_BINDINGS = 8 };
-static const operation operations[] = {op_add,    op_add,      op_tie,   op_tie,    op_tie,          op_untie,
-                                       op_remove, op_rename,   op_add,   op_freeze, op_detach,       op_assign,
-                                       op_assign, op_unassign, op_group, op_tag,    op_group_delete, op_selection};
+static const operation operations[] = {op_add,    op_add,      op_tie,         op_tie,    op_tie,          op_untie,
+                                       op_remove, op_rename,   op_add,         op_freeze, op_detach,       op_assign,
+                                       op_assign, op_unassign, op_group,       op_tag,    op_group_delete, op_selection,
+                                       op_timer,  op_timer,    op_cancel_timer};
 
 /* ---- running ---- */
 
@@ -503,6 +550,7 @@ static void transaction(struct run *run, struct esp_layout **layout) {
     expect_epochs(base, *layout, &run->model);
     expect_replay(base, &diff, *layout);
     expect_lines_of_leaves(base, &diff, *layout);
+    expect_formers(base, &diff);
     assert_int_equal((*layout)->epoch, base->epoch + (diff.len > 0));
     assert_true(diff.len > 0 || *layout == base);
     esp_diff_done(&diff);
@@ -531,7 +579,7 @@ static void random_transactions(void **state) {
     print_message("seed %d\n", (int)seed);
     run->seed = seed;
     run->is_uniform = seed % 2 == 0;
-    run->model = (struct model){.leaf_id_next = 1, .param_id_next = 1};
+    run->model = (struct model){.leaf_id_next = 1, .param_id_next = 1, .timer_id_next = 1};
     note_set(&run->model.groups, "default", "sgd(lr=1)");
     note_set(&run->model.groups, "head", "sgd(lr=2)");
     note_set(&run->model.assignments, "", "default");

@@ -209,6 +209,27 @@ static inline void expect_arrays(const struct esp_layout *layout) {
   }
 }
 
+static inline void expect_timers(const struct esp_layout *layout) {
+  uint64_t due[ESP_TIMER_TIME + 1] = {UINT64_MAX, UINT64_MAX, UINT64_MAX, UINT64_MAX};
+  for (size_t i = 0; i < layout->timers_len; i++) {
+    const struct esp_timer *timer = &layout->timers[i];
+    assert_true(i == 0 || layout->timers[i - 1].id < timer->id);
+    assert_true(timer->id < layout->timer_id_next && timer->epoch <= layout->epoch && timer->selection);
+    assert_ptr_equal(esp_layout_timer(layout, timer->id), timer);
+    size_t params = 0;
+    for (size_t j = 0; j < layout->params_len; j++) {
+      params += layout->params[j].timer == timer->id;
+    }
+    assert_true(params > 0);
+    assert_int_equal(params, timer->params_len);
+    due[timer->due] = timer->at < due[timer->due] ? timer->at : due[timer->due];
+  }
+  assert_memory_equal(layout->timers_due, due, sizeof due);
+  for (size_t i = 0; i < layout->params_len; i++) {
+    assert_true(layout->params[i].timer == 0 || esp_layout_timer(layout, layout->params[i].timer));
+  }
+}
+
 static inline void expect_leaf(const struct esp_layout *layout, size_t i) {
   const struct esp_leaf *leaf = &layout->leaves[i];
   const struct esp_place *place = esp_layout_place(layout, leaf);
@@ -254,6 +275,7 @@ static inline void expect_sound(const struct esp_layout *layout) {
     found += layout->by_id[id] != 0;
   }
   expect_arrays(layout);
+  expect_timers(layout);
   assert_int_equal(found, layout->leaves_len);
   assert_int_equal(layout->leaves_len + layout->gone_len, layout->leaf_id_next - 1);
   assert_int_equal(layout->trained_len, trained);
@@ -292,6 +314,7 @@ static inline struct snapshot snapshot_of(const struct esp_layout *layout) {
   snapshot_add(&snapshot, layout->selections, layout->selections_len * sizeof *layout->selections);
   snapshot_add(&snapshot, layout->removed, layout->removed_len * sizeof *layout->removed);
   snapshot_add(&snapshot, layout->gone, layout->gone_len * sizeof *layout->gone);
+  snapshot_add(&snapshot, layout->timers, layout->timers_len * sizeof *layout->timers);
   return snapshot;
 }
 
