@@ -270,6 +270,24 @@ static enum esp_code tie_ready(struct esp_edit *edit, const struct esp_alias *al
   return code;
 }
 
+/* Freezes those that are born frozen. chosen: one a leaf of the view, zeros. */
+static enum esp_code freeze_born(struct esp_edit *edit, const struct esp_alias *aliases, const struct esp_pair *pairs,
+                                 size_t len, uint8_t *chosen, struct esp_status *st) {
+  size_t leaves_len = esp_edit_view(edit)->leaves_len;
+  struct esp_selection sel = {.leaves = esp_malloc_array(len + 1, sizeof(uint32_t))};
+  if (sel.leaves == NULL)
+    return esp_transaction_memory(st);
+  for (size_t i = 0; i < len; i++)
+    chosen[pairs[i].from] = aliases[i].frozen;
+  for (size_t i = 0; i < leaves_len; i++) {
+    if (chosen[i])
+      sel.leaves[sel.len++] = (uint32_t)i;
+  }
+  enum esp_code code = sel.len == 0 ? ESP_OK : esp_edit_freeze(edit, &sel, true, st);
+  esp_selection_done(&sel);
+  return code;
+}
+
 enum esp_code esp_tie_aliases(struct esp_edit *edit, const struct esp_alias *aliases, size_t len,
                               struct esp_status *st) {
   const struct esp_layout *view = esp_edit_view(edit);
@@ -293,6 +311,8 @@ enum esp_code esp_tie_aliases(struct esp_edit *edit, const struct esp_alias *ali
     if (code == ESP_OK)
       code = tie_ready(edit, aliases, pairs, len, waits, &tied, st);
   }
+  if (code == ESP_OK)
+    code = freeze_born(edit, aliases, pairs, len, waits, st);
   esp_free(pairs);
   esp_free(waits);
   return code;
@@ -307,7 +327,7 @@ enum esp_code esp_operation_add(struct esp_transaction *tx, const struct esp_ope
                              .kind = leaf->kind,
                              .tag = leaf->tag,
                              .group = leaf->group,
-                             .frozen = leaf->frozen,
+                             .frozen = leaf->frozen && leaf->alias_of[0] == '\0',
                              .detached = leaf->detached,
                              .again = true};
   uint64_t id;
@@ -324,7 +344,7 @@ enum esp_code esp_operation_add(struct esp_transaction *tx, const struct esp_ope
     return code;
   if (!added)
     return esp_fail(st, ESP_FAILED_PRECONDITION, "leaf %s is there already", leaf->path);
-  const struct esp_alias alias = {.id = id, .of = leaf->alias_of, .view = leaf->view};
+  const struct esp_alias alias = {.id = id, .of = leaf->alias_of, .view = leaf->view, .frozen = leaf->frozen};
   if (alias.of[0] != '\0')
     return esp_tie_aliases(tx->edit, &alias, 1, st);
   return add_param(tx, leaf, id, st);

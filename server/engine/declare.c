@@ -193,6 +193,10 @@ static enum esp_code declare_nodes(struct esp_declare *declare, const struct esp
   return ESP_OK;
 }
 
+static bool is_alias(const struct esp_declare_leaf *leaf) {
+  return leaf->alias_of[0] != '\0';
+}
+
 static enum esp_code declare_leaves(struct esp_declare *declare, struct esp_edit *edit, struct esp_status *st) {
   size_t len = declare->leaves_len;
   struct esp_leaf_new *news = esp_malloc_array(len + 1, sizeof(*news));
@@ -210,7 +214,7 @@ static enum esp_code declare_leaves(struct esp_declare *declare, struct esp_edit
                                     .kind = leaf->kind,
                                     .tag = leaf->tag,
                                     .group = leaf->group,
-                                    .frozen = leaf->frozen,
+                                    .frozen = leaf->frozen && !is_alias(leaf),
                                     .detached = leaf->detached};
   }
   if (code == ESP_OK)
@@ -265,10 +269,6 @@ static enum esp_code value_check(const struct esp_declare *declare, size_t index
   return ESP_OK;
 }
 
-static bool is_alias(const struct esp_declare_leaf *leaf) {
-  return leaf->alias_of[0] != '\0';
-}
-
 static enum esp_code declare_params(struct esp_declare *declare, struct esp_edit *edit, struct esp_status *st) {
   for (size_t i = 0; i < declare->leaves_len; i++) {
     const struct esp_declare_leaf *leaf = &declare->leaves[i];
@@ -299,7 +299,8 @@ static enum esp_code declare_aliases(struct esp_declare *declare, struct esp_edi
       esp_free(aliases);
       return no_memory(st);
     }
-    aliases[len++] = (struct esp_alias){.id = declare->ids[i], .of = leaf->alias_of, .view = leaf->view};
+    aliases[len++] =
+        (struct esp_alias){.id = declare->ids[i], .of = leaf->alias_of, .view = leaf->view, .frozen = leaf->frozen};
   }
   enum esp_code code = len == 0 ? ESP_OK : esp_tie_aliases(edit, aliases, len, st);
   esp_free(aliases);

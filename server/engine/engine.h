@@ -221,7 +221,7 @@ struct esp_declare_leaf {
   const char *tag;
   const char *group;
   const char *alias_of; /* the path of the leaf, of this declaration or of the tree, that it is tied to; "" for none.
-                           Its value is that one's: init is passed over */
+                           Its value is that one's: init is passed over. Born frozen it freezes both */
   enum esp_view view;   /* of an alias */
   bool frozen;
   bool detached;

@@ -39,6 +39,7 @@ struct esp_alias {
   uint64_t id;
   const char *of;
   enum esp_view view;
+  bool frozen; /* born so: with all that it is tied to */
 };
 /* NOT_FOUND; INVALID_ARGUMENT: why they can't be tied, or a circle. */
 enum esp_code esp_tie_aliases(struct esp_edit *edit, const struct esp_alias *aliases, size_t len,

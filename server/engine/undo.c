@@ -131,6 +131,17 @@ static bool ends_with(const char *text, const char *end) {
   return len >= end_len && strcmp(text + len - end_len, end) == 0;
 }
 
+/* A leaf of the parameter to tie this one to: the primary one, or another where this is that one and only its view was
+ * another. Itself where there is no other. */
+static uint32_t other_leaf(const struct esp_layout *view, size_t param, uint32_t index) {
+  uint32_t primary = view->params[param].primary;
+  for (uint32_t i = 0; i < view->leaves_len && primary == index; i++) {
+    if (i != index && view->leaves[i].param == param)
+      return i;
+  }
+  return primary;
+}
+
 /* Back to the parameter that it was bound to, or, where that went with the tie, to one of its own. */
 static enum esp_code undo_binding(const struct undo *undo, const struct esp_change *change, struct esp_status *st) {
   uint32_t index;
@@ -147,12 +158,11 @@ static enum esp_code undo_binding(const struct undo *undo, const struct esp_chan
                   change->path);
     return esp_operation_untie(undo->tx, &untie, &sel, st);
   }
-  const struct esp_leaf *to = &view->leaves[view->params[param].primary];
-  bool transposed = ends_with(change->from, " transposed") != (to->view == ESP_VIEW_TRANSPOSE);
-  if (&view->leaves[index] == to)
+  uint32_t to = other_leaf(view, param, index);
+  if (to == index)
     return ESP_OK;
-  return esp_edit_tie(undo->tx->edit, index, view->params[param].primary,
-                      transposed ? ESP_VIEW_TRANSPOSE : ESP_VIEW_IDENTITY, st);
+  bool transposed = ends_with(change->from, " transposed") != (view->leaves[to].view == ESP_VIEW_TRANSPOSE);
+  return esp_edit_tie(undo->tx->edit, index, to, transposed ? ESP_VIEW_TRANSPOSE : ESP_VIEW_IDENTITY, st);
 }
 
 static enum esp_code undo_group(const struct undo *undo, const struct esp_change *change, struct esp_status *st) {
@@ -191,34 +201,45 @@ static enum esp_code undo_name(const struct undo *undo, const struct esp_change 
 
 /* ---- flags: many leaves at once ---- */
 
-static enum esp_code undo_flags(const struct undo *undo, const char *field, const char *was, struct esp_status *st) {
-  struct esp_edit *edit = undo->tx->edit;
+/* What a leaf's flag is to be, by its index in a layout. */
+enum flag { FLAG_STAYS, FLAG_SET, FLAG_CLEAR };
+
+/* As the first line of each leaf says: a transaction may have set it and cleared it again. */
+static void flags_find(const struct undo *undo, const struct esp_layout *view, const char *field, uint8_t *flags) {
   const struct esp_diff *diff = &undo->record->diff;
-  const struct esp_layout *view = esp_edit_view(edit);
-  uint8_t *chosen = esp_calloc(view->leaves_len + 1, 1);
-  struct esp_selection sel = {.leaves = esp_malloc_array(view->leaves_len + 1, sizeof(uint32_t))};
-  bool set = strcmp(was, "true") == 0, any = false;
-  if (chosen == NULL || sel.leaves == NULL) {
-    esp_free(chosen);
-    esp_selection_done(&sel);
-    return esp_transaction_memory(st);
-  }
   for (size_t i = 0; i < diff->len; i++) {
     const struct esp_change *change = &diff->changes[i];
     const struct esp_leaf *leaf = esp_layout_leaf_by_id(view, change->leaf_id);
-    if (leaf != NULL && is_field(change, field) && strcmp(change->from, was) == 0) {
-      chosen[leaf - view->leaves] = 1;
-      any = true;
-    }
+    if (leaf != NULL && is_field(change, field) && flags[leaf - view->leaves] == FLAG_STAYS)
+      flags[leaf - view->leaves] = strcmp(change->from, "true") == 0 ? FLAG_SET : FLAG_CLEAR;
   }
-  for (size_t i = 0; any && i < view->leaves_len; i++) {
-    if (chosen[i])
-      sel.leaves[sel.len++] = (uint32_t)i;
+}
+
+static enum esp_code undo_flags(const struct undo *undo, const char *field, struct esp_status *st) {
+  struct esp_edit *edit = undo->tx->edit;
+  const struct esp_layout *view = esp_edit_view(edit);
+  size_t len = view->leaves_len;
+  uint8_t *flags = esp_calloc(len + 1, 1);
+  struct esp_selection sel = {.leaves = esp_malloc_array(len + 1, sizeof(uint32_t))};
+  if (flags == NULL || sel.leaves == NULL) {
+    esp_free(flags);
+    esp_selection_done(&sel);
+    return esp_transaction_memory(st);
   }
   enum esp_code code = ESP_OK;
-  if (any)
-    code = strcmp(field, "frozen") == 0 ? esp_edit_freeze(edit, &sel, set, st) : esp_edit_detach(edit, &sel, set, st);
-  esp_free(chosen);
+  flags_find(undo, view, field, flags);
+  for (int flag = FLAG_SET; flag <= FLAG_CLEAR && code == ESP_OK; flag++) {
+    sel.len = 0;
+    for (size_t i = 0; i < len; i++) {
+      if (flags[i] == flag)
+        sel.leaves[sel.len++] = (uint32_t)i;
+    }
+    if (sel.len > 0 && strcmp(field, "frozen") == 0)
+      code = esp_edit_freeze(edit, &sel, flag == FLAG_SET, st);
+    else if (sel.len > 0)
+      code = esp_edit_detach(edit, &sel, flag == FLAG_SET, st);
+  }
+  esp_free(flags);
   esp_selection_done(&sel);
   return code;
 }
@@ -257,7 +278,6 @@ static enum esp_code undo_lines(const struct undo *undo, undo_line *line, struct
 }
 
 static enum esp_code undo_record(const struct undo *undo, struct esp_status *st) {
-  const char *const flags[][2] = {{"frozen", "true"}, {"frozen", "false"}, {"detached", "true"}, {"detached", "false"}};
   enum esp_code code = undo_lines(undo, undo_place, st);
   if (code == ESP_OK)
     code = undo_lines(undo, undo_group, st);
@@ -265,8 +285,10 @@ static enum esp_code undo_record(const struct undo *undo, struct esp_status *st)
     code = undo_lines(undo, undo_binding, st);
   if (code == ESP_OK)
     code = undo_lines(undo, undo_stepped, st);
-  for (size_t i = 0; i < sizeof(flags) / sizeof(*flags) && code == ESP_OK; i++)
-    code = undo_flags(undo, flags[i][0], flags[i][1], st);
+  if (code == ESP_OK)
+    code = undo_flags(undo, "frozen", st);
+  if (code == ESP_OK)
+    code = undo_flags(undo, "detached", st);
   if (code == ESP_OK)
     code = undo_lines(undo, undo_name, st);
   note_lost(undo);

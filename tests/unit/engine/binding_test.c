@@ -403,6 +403,12 @@ static void test_born_tied(void **state) {
   struct esp_engine_info info;
   esp_engine_info(fixture.engine, &info);
   assert_int_equal(info.params, 1);
+  leaves[0] = vector_f64("d", 2);
+  leaves[0].alias_of = "b";
+  leaves[0].frozen = true;
+  assert_int_equal(declare(&fixture, leaves, 1, &outcome), ESP_OK);
+  esp_engine_info(fixture.engine, &info);
+  assert_int_equal(info.frozen, 4); /* it, and all that it is tied to */
   leaves[0] = vector_f64("x", 2);
   leaves[1] = vector_f64("y", 2);
   leaves[0].alias_of = "y";

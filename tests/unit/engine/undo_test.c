@@ -99,6 +99,50 @@ static void test_transaction(void **state) {
   fixture_close(&fixture);
 }
 
+/* A flag that one transaction changed to and fro is as it was before all of it. */
+static void test_to_and_fro(void **state) {
+  (void)state;
+  struct fixture fixture;
+  struct outcome outcome;
+  char before[4096], after[4096];
+  open_tree(&fixture);
+  apply_ok(&fixture, (struct esp_operation){.kind = ESP_OPERATION_FREEZE, .selection = "x.a"}, &outcome);
+  print_tree(&fixture, before);
+  const struct esp_operation ops[5] = {{.kind = ESP_OPERATION_THAW, .selection = "x.a"},
+                                       {.kind = ESP_OPERATION_FREEZE, .selection = "x"},
+                                       {.kind = ESP_OPERATION_THAW, .selection = "x.b"},
+                                       {.kind = ESP_OPERATION_DETACH, .selection = "y"},
+                                       {.kind = ESP_OPERATION_ATTACH, .selection = "y.b"}};
+  assert_int_equal(apply_ops(&fixture, ops, 5, &outcome), ESP_OK);
+  undo_ok(&fixture, 0, &outcome);
+  assert_string_equal(before, print_tree(&fixture, after));
+  fixture_close(&fixture);
+}
+
+/* A leaf that was tied to one of its own parameter, transposed, sees it as before, also where it is the primary one. */
+static void test_view(void **state) {
+  (void)state;
+  for (int flipped = 0; flipped < 2; flipped++) {
+    struct fixture fixture;
+    struct outcome outcome;
+    char before[4096], after[4096];
+    const char *const names[2] = {"a", "b"};
+    fixture_open(&fixture);
+    struct esp_declare_leaf leaves[2] = {vector_f64("a", 2), vector_f64("b", 2)};
+    leaves[0].shape = leaves[1].shape = (struct esp_shape){.rank = 2, .dims = {2, 2}};
+    assert_int_equal(declare(&fixture, leaves, 2, &outcome), ESP_OK);
+    apply_ok(&fixture, (struct esp_operation){.kind = ESP_OPERATION_TIE, .selection = "b", .to = "a"}, &outcome);
+    print_tree(&fixture, before);
+    const struct esp_operation op = {
+        .kind = ESP_OPERATION_TIE, .selection = names[flipped], .to = names[!flipped], .view = ESP_VIEW_TRANSPOSE};
+    apply_ok(&fixture, op, &outcome);
+    assert_string_not_equal(before, print_tree(&fixture, after));
+    undo_ok(&fixture, 0, &outcome);
+    assert_string_equal(before, print_tree(&fixture, after));
+    fixture_close(&fixture);
+  }
+}
+
 /* What moved with a tied leaf moves back with it, and no assignment remains. */
 static void test_regrouped_alias(void **state) {
   (void)state;
@@ -177,8 +221,9 @@ static void test_history(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      ESP_TEST(test_each),    ESP_TEST(test_transaction), ESP_TEST(test_regrouped_alias),
-      ESP_TEST(test_refused), ESP_TEST(test_history),
+      ESP_TEST(test_each),    ESP_TEST(test_transaction),     ESP_TEST(test_to_and_fro),
+      ESP_TEST(test_view),    ESP_TEST(test_regrouped_alias), ESP_TEST(test_refused),
+      ESP_TEST(test_history),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
