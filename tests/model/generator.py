@@ -83,7 +83,7 @@ class Generator:
             return self.declare()
         if self.after:
             return self.after.pop(0)
-        kinds = {"push": 26, "burst": 6, "pull": 7, "declare": 5, "apply": 52, "retry": 4, "cut": 3}
+        kinds = {"push": 26, "burst": 6, "pull": 7, "declare": 5, "apply": 52, "retry": 4, "cut": 3, "look": 2}
         return getattr(self, self.rng.choices(list(kinds), list(kinds.values()))[0])()
 
     # ---- the tree ----
@@ -136,6 +136,8 @@ class Generator:
         leaf = self.model.leaves[path]
         spec = {**self.spec(path), "shape": list(leaf.shape()), "dtype": leaf.param.dtype, "kind": leaf.param.kind}
         spec["init"] = ["zeros", 0.0, 0.0, 0]
+        if self.available.born_tied and self.chance(0.1):  # settings at birth count no more
+            spec.update(alias_of=self.rng.choice(self.paths), view=0)
         return spec
 
     def declare(self):
@@ -152,6 +154,7 @@ class Generator:
                     specs.append(self.spec(path))
         if self.paths and (not specs or self.chance(0.4)):
             specs += [self.joined(path) for path in rng.sample(self.paths, min(len(self.paths), rng.randint(1, 5)))]
+        self.make_aliases(specs)
         rng.shuffle(specs)
         if specs and self.chance(0.15) and not any(spec["path"] in self.model.removed for spec in specs):
             self.spoil(specs)
@@ -168,11 +171,35 @@ class Generator:
             )
         return {"op": "declare", "worker": rng.randrange(3), "leaves": specs, "nodes": nodes}
 
+    def make_aliases(self, specs):
+        """Some of the new leaves are born tied: to one of the tree or of this declaration, an alias perhaps."""
+        if not self.available.born_tied:
+            return
+        for place, spec in enumerate(specs):
+            if spec["path"] not in self.model.leaves and self.chance(0.3):
+                self.make_alias(spec, specs[:place])
+
+    def make_alias(self, spec, others=()):
+        rng = self.rng
+        there = [(leaf.path, leaf.shape(), leaf.param.dtype, leaf.param.kind) for leaf in self.model.in_order()]
+        there += [(one["path"], tuple(one["shape"]), one["dtype"], one["kind"]) for one in others]
+        if not there:
+            return
+        path, shape, dtype, kind = rng.choice(there)
+        spec["alias_of"], spec["view"] = path, int(len(shape) == 2 and self.chance(0.5))
+        if not self.chance(0.1):  # else of another shape, mostly
+            spec.update(shape=list(shape[::-1] if spec["view"] else shape), dtype=dtype, kind=kind)
+
     def spoil(self, specs):
         """One mistake."""
         spec = self.rng.choice(specs)
-        how = self.rng.randrange(5)
-        if how == 0:
+        how = self.rng.randrange(6)
+        aliases = [spec for spec in specs if spec.get("alias_of")]
+        if how == 5 and aliases:
+            rng = self.rng
+            spec = rng.choice(aliases)
+            spec["alias_of"] = rng.choice(("no.such.leaf", spec["path"], *(one["path"] for one in aliases)))
+        elif how == 0:
             spec["shape"] = list(spec["shape"]) + [2]
         elif how == 1:
             spec["init"] = ["uniform", 1.0, 0.0, 0]
@@ -302,6 +329,15 @@ class Generator:
             "delta": self.chance(0.6),
         }
 
+    def look(self):
+        """At the history and what has changed."""
+        return {
+            "op": "look",
+            "back": self.rng.choice((0, 1, 2, 10, 1000)),
+            "limit": self.rng.choice((0, 0, 1, 3)),
+            "picture": self.rng.randrange(1000),
+        }
+
     # ---- transactions ----
 
     def selection(self, few=True):
@@ -353,7 +389,7 @@ class Generator:
         ))  # fmt: skip
 
     def operation(self):
-        often = ("delete_group", "tie", "copy", "adjust")  # they are refused more than others
+        often = ("delete_group", "tie", "copy", "adjust", "undo")  # they are refused more than others
         kind = self.rng.choice([*self.kinds, *(kind for kind in often if kind in self.kinds)])
         return {kind: getattr(self, "of_" + kind)()}
 
@@ -456,7 +492,14 @@ class Generator:
         spec = self.spec(self.rng.choice(removed) if removed and self.chance(0.5) else self.path())
         if spec["init"][0] == "follows":
             spec["init"][0] = "zeros"
+        if self.available.born_tied and self.chance(0.3):
+            self.make_alias(spec)
         return {"leaf": spec}
+
+    def of_undo(self):
+        """Of the last transaction, or one of some time ago: mostly one that nobody has touched the leaves of since."""
+        epochs = [one.epoch for one in self.model.history[-8:]]
+        return {"epoch": self.rng.choice((0, 0, *epochs[-3:], *epochs, *(epochs and (epochs[-1] + 1,))))}
 
     def of_remove(self):
         return {"selection": self.selection()}
@@ -486,6 +529,7 @@ class Generator:
             "dry": False,
             "key": "",
             "max_leaves": rng.choice((1, 5, 50)) if self.chance(0.05) else 0,
+            "reason": f"reason {self.seed()}" if self.chance(0.2) else "",
         }
         if self.model.epoch == 1 and request["if_epoch"] == -1:
             request["if_epoch"] = None
@@ -496,6 +540,9 @@ class Generator:
         if self.chance(0.12):
             self.after.append({**request, "if_epoch": 0})
             request["dry"] = True
+        elif "undo" in self.kinds and self.chance(0.06):  # and perhaps once more, which is the transaction again
+            back = {**request, "operations": [{"undo": {"epoch": 0}}], "max_leaves": 0, "if_epoch": None}
+            self.after += [back] * rng.choice((1, 1, 2))
         elif self.chance(0.06):
             request["key"] = f"key {self.seed()}"
             self.after += [dict(request)] if self.chance(0.5) else [self.push(), dict(request)]

@@ -132,6 +132,29 @@ def initial(init, dtype, count):
         return np.array(values, np.float64).astype(DTYPES[dtype])
 
 
+class Record:
+    """A transaction in the history."""
+
+    def __init__(self, epoch, commit, actor, reason, changes, before):
+        self.epoch = epoch
+        self.commit = commit
+        self.actor = actor
+        self.reason = reason
+        self.before = before
+        self.changes = changes  # lines, of which the order is the server's once it has told it
+
+    def told(self):
+        """As History tells it, but for the time."""
+        return admin.HistoryResponse.Transaction(
+            epoch=self.epoch,
+            commit=self.commit,
+            actor=self.actor,
+            reason=self.reason,
+            changes=self.changes,
+            changes_total=len(self.changes),
+        )
+
+
 class Model:
     def __init__(self, lineage, epoch, groups, assigns, nonfinite="reject"):
         self.lineage = lineage
@@ -147,6 +170,8 @@ class Model:
         self.leaf_id_next = 1
         self.param_id_next = 1
         self.keys = {}  # idempotency key: the first answer
+        self.operator = ""  # where operators call from
+        self.history = []  # of Record, also shared by copies: only what has happened comes in
         self.order = None
         self.infos = {}  # LeafInfo, serialized, by path: what steps have not made stale
         self.nearest = {}  # what assigned() found, by path
@@ -229,7 +254,22 @@ class Model:
             raise Refused("NOT_FOUND")
         return found
 
-    # ---- declarations ----
+    def record(self, changes, actor, reason, before=None):
+        """Of a transaction that has happened, if it changed anything. before: the picture() of before it."""
+        if changes:
+            self.history.append(Record(self.epoch, self.commit, actor, reason, changes, before))
+
+    def picture(self):
+        """All that a transaction can change and an undo can bring back."""
+        leaves = {}
+        for leaf in self.leaves.values():
+            param = leaf.param
+            bound = (param.id, leaf.transposed)
+            leaves[leaf.id] = (leaf.path, leaf.tag, leaf.detached, param.frozen, self.group_of(param), *bound)
+        groups = {name: str(optimizer) for name, optimizer in self.groups.items()}
+        return {"leaves": leaves, "groups": groups, "tags": dict(self.tags), "selections": dict(self.selections)}
+
+    # ---- new leaves ----
 
     def add_leaf(self, spec, value=None):
         """A new leaf of its own parameter. `value` is None where an initialiser makes it."""
@@ -261,56 +301,6 @@ class Model:
             raise Refused("INVALID_ARGUMENT")
         if any(is_within(other, path) for other in self.leaves):
             raise Refused("INVALID_ARGUMENT")
-
-    def declare(self, specs, nodes, values):
-        """The reply, and the ids. values: {place in specs: array}."""
-        new = self.clone()
-        changed = new.set_nodes(nodes)
-        ids = []
-        fresh = []
-        if len({spec["path"] for spec in specs}) < len(specs):
-            raise Refused("INVALID_ARGUMENT")
-        for spec in specs:
-            initial(spec["init"], spec["dtype"], 1)  # is it one?
-        for place, spec in enumerate(specs):
-            leaf = new.leaves.get(spec["path"])
-            if leaf is not None:
-                self.check_same(leaf, spec)
-            else:
-                new.check_place(spec["path"])
-                if spec["path"] in new.removed:
-                    raise Refused("FAILED_PRECONDITION")
-                above = [node for node in nodes if is_within(spec["path"], node["path"])]
-                born = dict(spec)
-                for flag in ("frozen", "detached"):
-                    born[flag] = spec[flag] or any(node[flag] for node in above)
-                leaf = new.add_leaf(born, values.get(place))
-                if spec["group"]:
-                    new.assign(spec["path"], spec["group"])
-                fresh.append(leaf)
-            ids.append(leaf.id)
-        if changed or fresh:
-            new.epoch += 1
-            new.commit += 1
-            new.regroup()
-        self.__dict__ = new.__dict__
-        return wire.DeclareReply(added=len(fresh), epoch=self.epoch, commit=self.commit, lineage=self.lineage), ids
-
-    def set_nodes(self, nodes):
-        """Settings of nodes that are not there yet: no leaf is below them, nothing is assigned to them, no tag is theirs."""
-        there = [leaf.path for leaf in self.leaves.values()]
-        known = self.assignments.keys() | self.tags.keys()
-        free = [
-            node
-            for node in nodes
-            if node["path"] not in known and not any(is_within(path, node["path"]) for path in there)
-        ]
-        for node in free:
-            if node["group"]:
-                self.assign(node["path"], node["group"])
-            if node.get("tag"):
-                self.tags[node["path"]] = node["tag"]
-        return any(node["group"] or node.get("tag") for node in free)
 
     # ---- pushes ----
 

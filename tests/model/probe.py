@@ -25,6 +25,7 @@ PROBES = {
     "define_group": {"name": "g", "expression": "sgd"},
     "delete_group": {"name": "g"},
     "name_selection": {"name": "s", "selection": "a.x"},
+    "undo": {"epoch": 0},
 }
 SELECTOR = "name:x & rank:2 | tag:T > y | group:nosuch | (kind:buffer & !frozen)"
 BORN_TIED = harness.leaf("c", 2, 3, alias_of="a.x")

@@ -9,22 +9,20 @@ import difflib
 import grpc
 import numpy as np
 
+import declaring
 import harness
 import proxy
 import surgery
+import undoing
 from harness import admin, types, wire
-from model import KINDS, WIRE_DTYPES, Model, Refused
+from following import Follower, Journal
+from messages import as_stream, arguments_of, leaf_spec, merge, push_messages, toggle
+from model import Model, Refused
 from tensors import tensor
 from workers import Difference, Stream, Worker
 
 WORKERS = 3
 WINDOW = 64  # sequences of a session that the server remembers
-
-
-def toggle(kind, path):
-    """A transaction of one operation on one leaf."""
-    operation = {"operations": [{kind: {"selection": path}}], "if_epoch": None, "dry": False, "key": ""}
-    return {**operation, "max_leaves": 0}
 
 
 class Outcome:
@@ -57,14 +55,24 @@ class Runner:
             self.client = self.workers[0].client
             info = self.client.info()
             self.model = Model(info.lineage, info.epoch, config["groups"], config["assigns"], config["nonfinite"])
+            self.model.operator = self.peer()
+            self.journal = Journal(self.client)
+            self.follower = Follower(self.server.address)
             self.dry = None  # the last dry run: what was asked, and the lines that it said
         except BaseException:
             self.server.close()
             raise
 
+    def peer(self):
+        """Where operators call from."""
+        (page,) = self.client.admin.Workers(admin.WorkersRequest(), timeout=harness.TIMEOUT)
+        return next(one.peer for one in page.workers if one.session == self.workers[0].session)
+
     def close(self):
         for worker in getattr(self, "workers", []):
             worker.client.close()
+        if hasattr(self, "follower"):
+            self.follower.client.close()
         self.server.close()
 
     def finish(self):
@@ -78,6 +86,7 @@ class Runner:
         for worker in self.workers:
             worker.client.close()
         self.server.stop(timeout=4 * harness.TIMEOUT)
+        self.follower.compare_end()
 
     # ---- comparing ----
 
@@ -87,6 +96,7 @@ class Runner:
         getattr(self, "do_" + operation["op"])(operation, outcome)
         if look:
             self.compare_all()
+            self.follower.compare(self.model)
         return outcome
 
     @staticmethod
@@ -182,19 +192,6 @@ class Runner:
             found.append((name, tensor(kind, seed, dtype, count)))
         return found
 
-    @staticmethod
-    def messages(grads, chunk, message=wire.PushRequest, header="push", **fields):
-        """A header and chunks, in one message where they are not cut."""
-        data = [(name, array.tobytes()) for name, array in grads]
-        total = sum(len(one) for _, one in data)
-        kind = wire.StageHeader if header == "header" else wire.PushHeader
-        first = message(**{header: kind(leaf_count=len(data), total_bytes=total, **fields)})
-        chunks = harness.chunks_of(dict(data), chunk or 1 << 20)
-        if not chunk and total < 1 << 20:
-            first.chunks.extend(chunks)
-            return [first]
-        return [first] + [message(chunks=[one]) for one in chunks]
-
     # ---- pushes ----
 
     def header_fields(self, worker, operation):
@@ -209,7 +206,7 @@ class Runner:
         worker = self.workers[operation["worker"]]
         grads = self.gradients(operation["leaves"])
         fields = self.header_fields(worker, operation)
-        kept = self.messages(grads, operation["chunk"], **fields)
+        kept = push_messages(grads, operation["chunk"], **fields)
         if operation["via"] == "stream":
             reply, code, details = self.answer(lambda: self.push_on_stream(worker, kept))
         else:
@@ -227,13 +224,9 @@ class Runner:
         if code is None and "session" in fields:
             worker.remember(fields["sequence"], kept, expected)
 
-    @staticmethod
-    def as_stream(messages):
-        return [wire.StreamRequest(push=one.push if one.HasField("push") else None, chunks=one.chunks) for one in messages]
-
     def push_on_stream(self, worker, messages):
         worker.stream = worker.stream or Stream(worker.client)
-        worker.stream.feed.put(*self.as_stream(messages))
+        worker.stream.feed.put(*as_stream(messages))
         return self.reply_on_stream(worker)
 
     def reply_on_stream(self, worker):
@@ -259,7 +252,7 @@ class Runner:
         worker = self.workers[operation["worker"]]
         grads = self.gradients(operation["leaves"])
         fields = self.header_fields(worker, operation)
-        messages = self.messages(grads, operation["chunk"], **fields)
+        messages = push_messages(grads, operation["chunk"], **fields)
         total = sum(len(one.SerializeToString()) for one in messages)
         broken = proxy.Proxy(self.server.address)
         client = harness.Client(broken.address)
@@ -293,8 +286,8 @@ class Runner:
             grads = self.gradients([one for one in leaves if one[0] in self.model.leaves])
             ahead = sum(one[0] is worker for one in waiting)
             fields = {"session": worker.session, "sequence": worker.sequence + 1 + ahead}
-            messages = self.messages(grads, operation["chunk"], **fields)
-            worker.stream.feed.put(*self.as_stream(messages))
+            messages = push_messages(grads, operation["chunk"], **fields)
+            worker.stream.feed.put(*as_stream(messages))
             waiting.append((worker, grads, fields["sequence"], messages))
             if len(waiting) == operation["apply_after"] and operation["apply"]:
                 call, stages, request = self.start_apply(operation["apply"])
@@ -308,7 +301,7 @@ class Runner:
             reply = self.reply_on_stream(worker)
             events.append((reply.commit, 0, "push", (worker, grads, sequence, messages, reply)))
         calls = toggled + ([(call, stages, request)] if operation["apply"] else [])
-        answers = [(request, stages, self.answer(lambda: self.merge(call))) for call, stages, request in calls]
+        answers = [(request, stages, self.answer(lambda: merge(call))) for call, stages, request in calls]
         made = {reply.epoch: reply.commit for _, _, (reply, _, _) in answers if reply and reply.commit}
         for one in answers:
             reply = one[2][0]
@@ -407,12 +400,19 @@ class Runner:
             if pulled.tensors[number] != data:
                 raise Difference(f"pull: leaf {number} ({model.by_id(number).path}) has other bytes")
 
+    def do_look(self, operation, outcome):
+        """What was changed, in the server's words."""
+        since = max(0, self.model.epoch - operation["back"])
+        self.journal.compare_all(self.model.history, since, operation["limit"])
+        self.follower.compare_since(operation["picture"], self.model)
+        outcome.add("look", True)
+
     # ---- declarations ----
 
     def do_declare(self, operation, outcome):
         specs, values, arrays = [], {}, {}
         for place, spec in enumerate(operation["leaves"]):
-            specs.append(self.leaf_spec(spec))
+            specs.append(leaf_spec(spec))
             if spec["init"][0] == "follows":
                 count = int(np.prod(spec["shape"], dtype=np.int64))
                 arrays[place] = tensor("normal", spec["init"][3], spec["dtype"], count)
@@ -420,7 +420,8 @@ class Runner:
         nodes = [types.NodeSpec(**node) for node in operation["nodes"]]
         client = self.workers[operation["worker"]].client
         reply, code, details = self.answer(lambda: client.declare(*specs, nodes=nodes, values=values))
-        declared = lambda: self.model.declare(operation["leaves"], operation["nodes"], arrays)
+        declared = lambda: declaring.declare(self.model, operation["leaves"], operation["nodes"], arrays)
+        known = self.model.epoch
         expected, expected_code = self.expect(declared)
         outcome.add("declare", code is None)
         if code is None:
@@ -429,40 +430,10 @@ class Runner:
             if expected is not None and ids != expected[1]:
                 raise Difference(f"declare: expected ids {expected[1]}, got {ids}")
         self.compare("declare", expected and expected[0], expected_code, reply, code, details)
-
-    @staticmethod
-    def initializer(init):
-        kind, a, b, seed = init
-        init = types.Initializer(seed=seed)
-        if kind == "constant":
-            init.constant = a
-        elif kind == "uniform":
-            init.uniform.low, init.uniform.high = a, b
-        elif kind == "normal":
-            init.normal.mean, init.normal.stddev = a, b
-        else:
-            setattr(init, kind, True)
-        return init
-
-    def leaf_spec(self, spec):
-        named = {name: spec[name] for name in ("path", "shape", "tag", "group", "frozen", "detached")}
-        alias = {"alias_of": spec["alias_of"], "view": spec["view"]} if spec.get("alias_of") else {}
-        return types.LeafSpec(
-            dtype=WIRE_DTYPES[spec["dtype"]],
-            kind=KINDS[spec["kind"]],
-            init=self.initializer(spec["init"]),
-            **named,
-            **alias,
-        )
+        if self.model.epoch != known:
+            self.journal.compare(self.model.history[-1])
 
     # ---- transactions ----
-
-    @staticmethod
-    def merge(pages):
-        merged = admin.ApplyResponse()
-        for page in pages:
-            merged.MergeFrom(page)
-        return merged
 
     def start_apply(self, operation):
         """The call, the stages by operation, and what the model is to be asked."""
@@ -478,12 +449,13 @@ class Runner:
                 stage = self.stage(arrays)
                 stages[place] = {self.model.leaves[path].id: array for path, array in arrays.items()}
                 arguments = {**{k: v for k, v in arguments.items() if k != "values"}, "stage": stage}
-            messages.append(admin.Operation(**{kind: self.arguments(kind, arguments)}))
+            messages.append(admin.Operation(**{kind: arguments_of(kind, arguments)}))
         request = {
             "if_epoch": self.model.epoch + operation["if_epoch"] if operation["if_epoch"] is not None else 0,
             "dry_run": operation["dry"],
             "key": operation["key"],
             "max_leaves": operation["max_leaves"],
+            "reason": operation.get("reason", ""),
         }
         message = admin.ApplyRequest(
             operations=messages,
@@ -491,6 +463,7 @@ class Runner:
             dry_run=request["dry_run"],
             idempotency_key=request["key"],
             max_leaves=request["max_leaves"],
+            reason=request["reason"],
         )
         request["operations"] = operation["operations"]
         return self.client.admin.Apply(message, timeout=harness.TIMEOUT), stages, request
@@ -504,28 +477,35 @@ class Runner:
         elif self.dry and self.dry[0] == asked and self.dry[1] != lines:
             raise Difference(f"a dry run said {len(self.dry[1])} lines that are not those of the real call:\n{reply}")
 
-    def arguments(self, kind, arguments):
-        """As the message has them."""
-        if kind == "reinit":
-            return {**arguments, "init": self.initializer(arguments["init"])}
-        if kind == "add":
-            return {"leaf": self.leaf_spec(arguments["leaf"])}
-        return arguments
+    def compare_undo(self, operations, expected, reply):
+        """Of an undo alone: what it does not bring back is said, and of the last transaction that is all that differs
+        from before."""
+        if expected is None or [next(iter(one)) for one in operations] != ["undo"]:
+            return
+        epoch = operations[0]["undo"]["epoch"]
+        history = self.model.history[: -1 if reply.commit else None]
+        record = next(one for one in reversed(history) if epoch in (0, one.epoch))
+        if undoing.loses(record.changes) and not reply.notes:
+            raise Difference(f"undo: nothing is said of what is lost of {record.changes}")
+        before = record.before if reply.commit and record is history[-1] else None
+        if before and undoing.brings_all_back(before, self.model) and before != self.model.picture():
+            lines = "\n".join(f"{one.path} {one.field}: {undoing.was(one)} -> {one.to}" for one in record.changes)
+            raise Difference(f"undo: it does not bring back {before}\nbut {self.model.picture()}\nof\n{lines}")
 
     def stage(self, arrays):
         if not arrays:
             return 0
-        messages = self.messages(list(arrays.items()), 0, wire.StageRequest, "header")
+        messages = push_messages(list(arrays.items()), 0, wire.StageRequest, "header")
         return self.client.ps.Stage(iter(messages), timeout=harness.TIMEOUT).stage
 
     def do_apply(self, operation, outcome):
         call, stages, request = self.start_apply(operation)
-        reply, code, details = self.answer(lambda: self.merge(call))
+        reply, code, details = self.answer(lambda: merge(call))
         self.compare_apply(request, stages, reply, code, details, outcome)
 
     def compare_apply(self, request, stages, reply, code, details, outcome):
         known = request["key"] in self.model.keys
-        asked = {name: request[name] for name in ("if_epoch", "dry_run", "key", "max_leaves")}
+        asked = {name: request[name] for name in ("if_epoch", "dry_run", "key", "max_leaves", "reason")}
         before = {leaf.path: (leaf.id, leaf.param.dtype, leaf.param.value.size) for leaf in self.model.leaves.values()}
         values = {place: {leaf: array.copy() for leaf, array in arrays.items()} for place, arrays in stages.items()}
         expected, expected_code = self.expect(
@@ -538,8 +518,11 @@ class Runner:
         if request["if_epoch"]:
             outcome.trait("if_epoch", code is None)
         if reply is not None:
+            if not known:
+                self.compare_undo(request["operations"], expected, reply)
             del reply.notes[:]
             self.compare_dry(request, reply)
+            told = list(reply.changes)
             lines = sorted(reply.changes, key=str)  # the model has them in an order of its own
             del reply.changes[:]
             reply.changes.extend(lines)
@@ -550,6 +533,8 @@ class Runner:
             expected.changes.extend(lines)
         kinds = ", ".join(next(iter(one)) for one in request["operations"])
         self.compare(f"apply of {kinds}", expected, expected_code, reply, code, details)
+        if reply is not None and reply.commit and not known:
+            self.journal.compare(self.model.history[-1], told)
         for path, known_as in before.items():
             if path not in self.model.leaves:
                 self.gone[path] = known_as

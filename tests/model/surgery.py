@@ -4,6 +4,7 @@ table above struct esp_change in server/tree/tree.h)."""
 import pairing
 import rules
 import selecting
+import undoing
 from harness import admin
 from model import Param, Refused, initial, is_within
 
@@ -196,7 +197,9 @@ class Transaction:
         param.leaves = others
 
     def untie(self, selection, reset_state=False):
-        leaves = self.select(selection)
+        self.split_off(self.select(selection), reset_state)
+
+    def split_off(self, leaves, reset_state=False):
         chosen = {leaf.path for leaf in leaves}
         keeping = set()  # primary leaves of parameters of which all leaves are selected
         for leaf in leaves:
@@ -326,14 +329,42 @@ class Transaction:
             raise Refused("FAILED_PRECONDITION")
         model.check_place(spec["path"])
         initial(spec["init"], spec["dtype"], 1)
-        new = model.add_leaf(spec)
-        model.removed.discard(spec["path"])
+        self.bear(spec)
+        self.tie_born([spec])
+
+    def bear(self, spec, value=None):
+        """A new leaf."""
+        is_free = bool(spec.get("alias_of"))  # until it is tied
+        new = self.model.add_leaf({**spec, "frozen": spec["frozen"] and not is_free}, value)
+        self.model.removed.discard(spec["path"])
         self.note(new, "leaf", "", self.described(new))
         if spec["group"]:
             self.assign(spec["path"], spec["group"])
+        return new
+
+    def tie_born(self, specs):
+        """New leaves that are aliases, each after the one that it is an alias of. Born frozen is frozen, with all that
+        it is tied to."""
+        waiting = {spec["path"]: spec for spec in specs if spec.get("alias_of")}
+        if any(spec["alias_of"] not in self.model.leaves for spec in waiting.values()):
+            raise Refused("NOT_FOUND")
+        while waiting:
+            ready = [spec for spec in waiting.values() if spec["alias_of"] not in waiting]
+            if not ready:
+                raise Refused("INVALID_ARGUMENT")
+            for spec in ready:
+                leaf, other = self.model.leaves[spec["path"]], self.model.leaves[spec["alias_of"]]
+                self.check_tie(leaf, other, spec["view"])
+                self.bind(leaf, other, spec["view"], 0)
+                del waiting[spec["path"]]
+        self.settle()
+        frozen = [self.model.leaves[spec["path"]] for spec in specs if spec.get("alias_of") and spec["frozen"]]
+        self.flag_frozen(frozen, True)
 
     def remove(self, selection):
-        leaves = self.select(selection)
+        self.take_out(self.select(selection))
+
+    def take_out(self, leaves):
         gone = {leaf.path for leaf in leaves}
         staying = {leaf.path: any(one.path not in gone for one in leaf.param.leaves) for leaf in leaves}
         primary = {leaf.path: leaf.param.leaves[0].path for leaf in leaves}
@@ -361,9 +392,12 @@ class Transaction:
         self.model.order = None
 
     def rename(self, source, to):
+        self.count(len([leaf for leaf in self.model.in_order() if is_within(leaf.path, source)]))
+        self.move(source, to)
+
+    def move(self, source, to):
         model = self.model
         moving = [leaf for leaf in model.in_order() if is_within(leaf.path, source)]
-        self.count(len(moving))
         if not source or not to:
             raise Refused("INVALID_ARGUMENT")
         if not moving:
@@ -410,14 +444,29 @@ class Transaction:
         tags = {node: tag for node, tag in model.tags.items() if node and is_within(node, source)}
         new = {to + node[len(source) :]: tag for node, tag in tags.items()}
         for node in {**tags, **new}:
-            before, after = model.tags.get(node, ""), new.get(node, "")
-            if before != after:
-                self.note(node, "tag", before, after)
-            model.tags.pop(node, None)
-            if after:
-                model.tags[node] = after
+            self.tag(node, new.get(node, ""))
+
+    def tag(self, node, tag):
+        """Of an inner node; "": none."""
+        before = self.model.tags.pop(node, "")
+        if before != tag:
+            self.note(node, "tag", before, tag)
+        if tag:
+            self.model.tags[node] = tag
+
+    # ---- back ----
+
+    def undo(self, epoch):
+        undoing.undo(self, epoch)
 
     # ---- the whole ----
+
+    def commit(self):
+        """One epoch, if anything changed."""
+        if self.changes:
+            self.model.epoch += 1
+            self.model.commit += 1
+            self.model.regroup()
 
     def run(self, operations):
         for place, operation in enumerate(operations):
@@ -429,13 +478,10 @@ class Transaction:
                 arguments["source"] = arguments.pop("from")
             getattr(self, kind)(**arguments)
             self.settle()
-        if self.changes:
-            self.model.epoch += 1
-            self.model.commit += 1
-            self.model.regroup()
+        self.commit()
 
 
-def apply(model, operations, stages, *, if_epoch=0, dry_run=False, key="", max_leaves=0):
+def apply(model, operations, stages, *, if_epoch=0, dry_run=False, key="", max_leaves=0, reason=""):
     """ApplyResponse without notes; the model has changed, or not at all."""
     if key and key in model.keys:
         return model.keys[key]
@@ -443,11 +489,13 @@ def apply(model, operations, stages, *, if_epoch=0, dry_run=False, key="", max_l
         raise Refused("ABORTED")
     if not operations:
         raise Refused("INVALID_ARGUMENT")
+    before = model.picture()
     transaction = Transaction(model, stages, max_leaves)
     transaction.run(operations)
     changed = bool(transaction.changes)
     if not dry_run:
         model.__dict__ = transaction.model.__dict__
+        model.record(transaction.changes, model.operator, reason, before)
     reply = admin.ApplyResponse(
         epoch=model.epoch,
         commit=model.commit if changed and not dry_run else 0,
