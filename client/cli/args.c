@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/duration.h"
 #include "client/cli/cli.h"
 
 #define TIME_MS_MAX (24 * UINT64_C(3600000))
@@ -29,6 +30,11 @@ static const struct {
     {"--reason", "TEXT", "why, for the history", ESP_CLI_REASON, false},
     {"--operation", "OPERATION", "an operation, as a line of FILE; again for more", ESP_CLI_EXPRESSION, false},
     {"--reset-state", NULL, "start the optimizer of these leaves afresh", ESP_CLI_RESET_STATE, true},
+    {"--for", "TIME", "thaw them again after this long: 500ms, 10m, 1h30m", ESP_CLI_FOR, true},
+    {"--until-commit", "N", "thaw them again at commit N", ESP_CLI_UNTIL_COMMIT, true},
+    {"--at-commit", "N", "not now, but at commit N", ESP_CLI_AT_COMMIT, true},
+    {"--one-by-one", NULL, "node after node in SELECTION's order, with --every", ESP_CLI_ONE_BY_ONE, true},
+    {"--every", "N", "the next after N commits of pushes", ESP_CLI_EVERY, true},
     {"--state", "WHAT", "the new optimizer state: copy (default) or reset", ESP_CLI_STATE, true},
     {"--value", "WHAT", "the value after: keep (TO's, default) or mean", ESP_CLI_VALUE, true},
     {"--transpose", NULL, "it sees the other leaf's tensor transposed", ESP_CLI_TRANSPOSE, true},
@@ -89,21 +95,11 @@ static bool read_digits(const char *text, uint64_t *ret, const char **ret_end) {
 }
 
 enum esp_code esp_cli_parse_time(const char *text, uint64_t *ret_ms, struct esp_status *st) {
-  static const struct {
-    const char *unit;
-    uint64_t ms;
-  } units[] = {{"ms", 1}, {"s", 1000}, {"m", 60000}, {"h", 3600000}};
-  uint64_t value = 0;
-  const char *unit = NULL;
-  if (read_digits(text, &value, &unit)) {
-    for (size_t i = 0; i < sizeof units / sizeof units[0]; i++) {
-      if (strcmp(unit, units[i].unit) != 0 || value == 0 || value > TIME_MS_MAX / units[i].ms)
-        continue;
-      *ret_ms = value * units[i].ms;
-      return ESP_OK;
-    }
-  }
-  return esp_fail(st, ESP_INVALID_ARGUMENT, "'%s' is no time; expected 1ms to 24h, as 500ms, 30s, 2m, 1h", text);
+  uint64_t ms = 0;
+  if (!esp_duration_parse(text, &ms) || ms == 0 || ms > TIME_MS_MAX)
+    return esp_fail(st, ESP_INVALID_ARGUMENT, "'%s' is no time; expected 1ms to 24h, as 500ms, 30s, 2m, 1h30m", text);
+  *ret_ms = ms;
+  return ESP_OK;
 }
 
 static enum esp_code parse_number(const char *name, const char *text, uint64_t *ret, struct esp_status *st) {

@@ -2,7 +2,7 @@
  *
  *   args.c      words of the command line to a struct esp_cli
  *   commands.c  the table of commands, help, and running one
- *   look.c      commands that look: ping, status, tree, select, groups, digest, workers, version
+ *   look.c      commands that look: ping, status, tree, select, groups, digest, workers, timers, version
  *   watch.c     watch: what changes in the tree, as it happens
  *   top.c       top: numbers of a live server, again and again; terminal.c is the terminal
  *   operate.c   commands that change the tree: words to operations, dry run, asking, applying
@@ -78,7 +78,12 @@ enum esp_cli_option {
   ESP_CLI_GROUP = 1 << 22,
   ESP_CLI_FROZEN = 1 << 23,
   ESP_CLI_DETACHED = 1 << 24,
-  ESP_CLI_ALIAS_OF = 1 << 25
+  ESP_CLI_ALIAS_OF = 1 << 25,
+  ESP_CLI_FOR = 1 << 26,
+  ESP_CLI_UNTIL_COMMIT = 1 << 27,
+  ESP_CLI_AT_COMMIT = 1 << 28,
+  ESP_CLI_ONE_BY_ONE = 1 << 29,
+  ESP_CLI_EVERY = 1 << 30
 };
 
 /* What every command takes. */
@@ -138,7 +143,7 @@ void esp_cli_print_options(FILE *out, unsigned options);
 void esp_cli_complete_options(FILE *out, unsigned options, const char *prefix);
 /* Whether the word is an option that takes the next word as its argument. */
 bool esp_cli_option_takes_next(const char *word);
-/* "1500ms", "30s", "2m", "1h": 1 ms to 24 hours. */
+/* "1500ms", "30s", "1h30m" (base/duration.h): 1 ms to 24 hours. */
 enum esp_code esp_cli_parse_time(const char *text, uint64_t *ret_ms, struct esp_status *st) ESP_WARN_UNUSED;
 
 /* ---- commands ---- */
@@ -172,6 +177,7 @@ enum esp_cli_exit esp_cli_run_groups(struct esp_cli *cli);
 enum esp_cli_exit esp_cli_run_digest(struct esp_cli *cli);
 enum esp_cli_exit esp_cli_run_workers(struct esp_cli *cli);
 enum esp_cli_exit esp_cli_run_history(struct esp_cli *cli);
+enum esp_cli_exit esp_cli_run_timers(struct esp_cli *cli);
 enum esp_cli_exit esp_cli_run_watch(struct esp_cli *cli);
 enum esp_cli_exit esp_cli_run_top(struct esp_cli *cli);
 enum esp_cli_exit esp_cli_run_version(struct esp_cli *cli);
@@ -276,6 +282,7 @@ void esp_cli_render_group(FILE *out, const struct esp_cli_group *group, const st
                           const size_t *members);
 void esp_cli_render_groups(FILE *out, const struct esp_cli_group *groups, size_t len);
 void esp_cli_render_workers(FILE *out, const struct esp_worker_info *workers, size_t len);
+void esp_cli_render_timers(FILE *out, const struct esp_timers *timers);
 void esp_cli_render_digest(FILE *out, const struct esp_description *description);
 void esp_cli_render_apply(FILE *out, const struct esp_apply_result *result);
 void esp_cli_render_history(FILE *out, const struct esp_history *history);
@@ -291,6 +298,7 @@ bool esp_cli_json_groups(FILE *out, const struct esp_description *description, c
 bool esp_cli_json_group(FILE *out, const struct esp_cli_group *group, const struct esp_description *description,
                         const size_t *members);
 bool esp_cli_json_workers(FILE *out, const struct esp_worker_info *workers, size_t len);
+bool esp_cli_json_timers(FILE *out, const struct esp_timers *timers);
 bool esp_cli_json_digest(FILE *out, const struct esp_description *description);
 bool esp_cli_json_apply(FILE *out, const struct esp_apply_result *result);
 bool esp_cli_json_history(FILE *out, const struct esp_history *history);

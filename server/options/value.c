@@ -8,6 +8,7 @@
 
 #include "base/alloc.h"
 #include "base/check.h"
+#include "base/duration.h"
 #include "options/table.h"
 
 struct unit {
@@ -41,22 +42,26 @@ static const char *number_print(enum esp_option_type type, uint64_t number, char
   return buffer;
 }
 
-static bool number_parse(const struct esp_option *option, const char *text, uint64_t *ret) {
+static bool unit_parse(const struct unit *unit, const char *text, uint64_t *ret) {
   char *end = NULL;
-  uint64_t product = 0;
   if (!isdigit((unsigned char)*text)) {
     return false; /* strtoull would take blanks and signs */
   }
   unsigned long long number = strtoull(text, &end, 10); /* beyond its range: the largest, which no option takes */
-  const struct unit *unit = units_of(option->type);
   while (unit->name && strcmp(unit->name, end) != 0) {
     unit++;
   }
-  if (!unit->name || __builtin_mul_overflow((uint64_t)number, unit->factor, &product) || product < option->min ||
-      product > option->max) {
+  return unit->name && !__builtin_mul_overflow((uint64_t)number, unit->factor, ret);
+}
+
+static bool number_parse(const struct esp_option *option, const char *text, uint64_t *ret) {
+  uint64_t number = 0;
+  bool taken = option->type == ESP_OPTION_DURATION ? esp_duration_parse(text, &number)
+                                                   : unit_parse(units_of(option->type), text, &number);
+  if (!taken || number < option->min || number > option->max) {
     return false;
   }
-  *ret = product;
+  *ret = number;
   return true;
 }
 
@@ -193,7 +198,7 @@ const char *esp_option_accepts(const struct esp_option *option, char *buffer, si
              number_print(option->type, option->min, min, sizeof(min)),
              number_print(option->type, option->max, max, sizeof(max)),
              option->type == ESP_OPTION_SIZE       ? " (bytes, KiB, MiB, GiB, TiB)"
-             : option->type == ESP_OPTION_DURATION ? " (ms, s, m, h)"
+             : option->type == ESP_OPTION_DURATION ? " (ms, s, m, h, d)"
                                                    : "");
   }
   return buffer;

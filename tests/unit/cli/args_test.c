@@ -166,7 +166,9 @@ static void times_need_a_unit(void **state) {
                {"30S", 0},
                {"86400001ms", 0},
                {"18446744073709551617ms", 0},
-               {"1d", 0},
+               {"1d", 86400000},
+               {"1h30m", 5400000},
+               {"1d1ms", 0},
                {"1sx", 0}};
   for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
     uint64_t ms = 0;

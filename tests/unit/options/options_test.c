@@ -114,7 +114,7 @@ static void test_bad_flags(void **state) {
   expect_failure(PARSE("--threads=257"), "--threads takes a number from 1 to 256, not \"257\"");
   expect_failure(PARSE("--threads= 1"), "--threads takes a number from 1 to 256, not \" 1\"");
   expect_failure(PARSE("--threads=-1"), "--threads takes a number from 1 to 256, not \"-1\"");
-  expect_failure(PARSE("--lease=30"), "--lease takes a duration from 100ms to 24h (ms, s, m, h), not \"30\"");
+  expect_failure(PARSE("--lease=30"), "--lease takes a duration from 100ms to 24h (ms, s, m, h, d), not \"30\"");
   expect_failure(PARSE("--max-staged=1KB"),
                  "--max-staged takes a size from 1KiB to 16TiB (bytes, KiB, MiB, GiB, TiB), not \"1KB\"");
   expect_failure(PARSE("--on-nonfinite=rejec"), "--on-nonfinite takes one of reject/skip, not \"rejec\"");
@@ -171,11 +171,11 @@ static void test_units(void **state) {
       assert_int_equal(options.max_staged, sizes[i].bytes);
     }
   }
-  assert_int_equal(PARSE("--lease=500ms", "--stall-timeout=2m", "--session-retention=2h", "--drain-timeout=0s"),
+  assert_int_equal(PARSE("--lease=500ms", "--stall-timeout=2m", "--session-retention=1h30m", "--drain-timeout=0s"),
                    ESP_OK);
   assert_int_equal(options.lease_ms, 500);
   assert_int_equal(options.stall_timeout_ms, 120000);
-  assert_int_equal(options.session_retention_ms, 7200000);
+  assert_int_equal(options.session_retention_ms, 5400000);
   assert_int_equal(options.drain_timeout_ms, 0);
   esp_options_done(&options);
 }
@@ -312,7 +312,7 @@ static void test_everything_is_documented(void **state) {
     assert_true(hidden == !strstr(help, flag));
     assert_true(hidden == !strstr(markdown, flag));
   }
-  assert_non_null(strstr(help, "Takes a duration from 100ms to 24h (ms, s, m, h). Default: 30s.\n"));
+  assert_non_null(strstr(help, "Takes a duration from 100ms to 24h (ms, s, m, h, d). Default: 30s.\n"));
   assert_non_null(strstr(markdown, "| `--threads` | a number from 1 to 256 | the number of cores |"));
   free(help);
   free(markdown);
