@@ -147,7 +147,7 @@ ROWS = (
     ("reinit, a low above the high", reinit("enc", uniform={"low": 1, "high": 0}), BAD, r"initialiser uniform: high 0 is below low 1"),
     ("reinit, a negative deviation", reinit("enc", normal={"stddev": -1}), BAD, r"initialiser normal: stddev -1 is below 0"),
     # Places.
-    ("rename, no such leaf", rename("decoder", "d"), NONE, r'there is no leaf "decoder", and none below it'),
+    ("rename, no such leaf", rename("decoder", "d"), NONE, r'no leaf matches "decoder"; nearest: '),
     ("rename onto a leaf", rename("enc.0.w", "head.w"), BAD, r'"enc\.0\.w" renamed there would be two leaves "head\.w"'),
     ("rename below a leaf", rename("enc", "head.w.enc"), BAD, r'"enc" renamed leaf "head\.w\.enc.*would lie below "head\.w"'),
     ("rename to a node's place", rename("head.w", "enc"), BAD, r'"head\.w" renamed.*below "enc"'),
