@@ -83,6 +83,12 @@ class Shell:
                     has_answered = True
 
 
+def block(text, marker, language):
+    """The fenced block after its marker, or None."""
+    found = re.search(rf"<!-- {marker} -->\n```{language}\n(.*?)```\n", text, re.DOTALL)
+    return found and found[1]
+
+
 def transcript(block, run):
     """The block anew. run(command) returns what the command prints."""
     commands = COMMAND.findall(block)
@@ -98,8 +104,7 @@ class Page:
             self.text = page.read()
 
     def block(self, marker, language):
-        """The fenced block after its marker."""
-        return re.search(rf"<!-- {marker} -->\n```{language}\n(.*?)```\n", self.text, re.DOTALL)[1]
+        return block(self.text, marker, language)
 
     def sections(self):
         """{heading: text}, of those that have a session."""
