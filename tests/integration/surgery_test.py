@@ -78,6 +78,7 @@ class Section:
 
     def __init__(self, test, text, directory):
         self.test = test
+        self.directory = directory
         flags = shlex.split(PAGE.block("server", "sh"))[1:]
         plan = session.block(text, "plan", "text")
         if plan:
@@ -93,7 +94,11 @@ class Section:
         self.shell = session.Shell(directory, dict(harness.environment(), ESPALIER_SERVER=self.server.address))
 
     def run(self, command):
-        """What it prints. `train` is the worker's, `wait` waits for what was started with &: a watch."""
+        """What it prints, but for where the directory is."""
+        return self.start(command).replace(self.directory + os.sep, "")
+
+    def start(self, command):
+        """`train` is the worker's; `wait` waits for what was started with &: a watch."""
         if command.startswith("train "):
             return self.worker.train(int(command.removeprefix("train ")))
         if command == "wait":
