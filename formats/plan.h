@@ -121,7 +121,7 @@ enum esp_code esp_plan_add_text(struct esp_plan *plan, const char *source, const
 bool esp_plan_says_group(const struct esp_plan *plan, size_t index, bool *ret_is_there);
 
 /* What an operation is made of, for help: its words after the name, as "LEAF TO [--transpose] [--value keep|mean]".
- * NULL: no operation of this name (of groups it is `group create` and the like). Static. */
+ * NULL: no operation of this name (of groups and timers it is `group create` and the like). Static. */
 const char *esp_plan_usage(const char *name);
 
 #endif

@@ -4,10 +4,12 @@
  * the words are sorted into arguments and options, then taken.
  *
  * How it fails: with a sentence that says what the operation takes, and the index of the word that is wrong. */
+#include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/duration.h"
 #include "base/utf8.h"
 #include "formats/plan_internal.h"
 
@@ -25,6 +27,11 @@ enum option {
   FROZEN = 1 << 9,
   DETACHED = 1 << 10,
   ALIAS_OF = 1 << 11,
+  FOR = 1 << 12,
+  UNTIL_COMMIT = 1 << 13,
+  AT_COMMIT = 1 << 14,
+  ONE_BY_ONE = 1 << 15,
+  EVERY = 1 << 16,
 };
 
 static const struct {
@@ -44,6 +51,11 @@ static const struct {
     {"frozen", FROZEN, false},
     {"detached", DETACHED, false},
     {"alias-of", ALIAS_OF, true},
+    {"for", FOR, true},
+    {"until-commit", UNTIL_COMMIT, true},
+    {"at-commit", AT_COMMIT, true},
+    {"one-by-one", ONE_BY_ONE, false},
+    {"every", EVERY, true},
 };
 #define OPTIONS_LEN (sizeof options / sizeof options[0])
 
@@ -55,6 +67,7 @@ struct words {
   size_t at;                       /* the word that is looked at, for what is wrong */
   size_t args[ESP_PLAN_WORDS_MAX]; /* indices of those that are arguments */
   size_t args_len;
+  size_t options_at[OPTIONS_LEN]; /* the index of each that came */
   struct esp_plan_op *op;
   struct esp_status *st;
 };
@@ -66,7 +79,7 @@ struct word {
 };
 
 struct verb {
-  const char *name; /* of groups in two words */
+  const char *name; /* of groups and timers in two words */
   const char *usage;
   enum esp_plan_kind kind;
   unsigned args_min;
@@ -229,6 +242,24 @@ static enum esp_code take_seed(struct words *words, struct word word) {
   return ESP_OK;
 }
 
+/* A number from 1 of something. */
+static enum esp_code take_count(struct words *words, struct word word, const char *of, uint64_t *ret) {
+  const char *end = word.text;
+  uint64_t value = 0;
+  if (!read_u64(&end, &value) || *end != '\0' || value == 0)
+    return fail(words, word.at, "'%s' is no %s; expected a number from 1", word.text, of);
+  *ret = value;
+  return ESP_OK;
+}
+
+static enum esp_code take_duration(struct words *words, struct word word, uint64_t *ret) {
+  uint64_t ms = 0;
+  if (!esp_duration_parse(word.text, &ms) || ms == 0)
+    return fail(words, word.at, "'%s' is no time; expected one as 500ms, 10s, 10m, 1h30m, 2d", word.text);
+  *ret = ms;
+  return ESP_OK;
+}
+
 /* The option, with its value where it takes one. */
 static enum esp_code take_option(struct words *words, enum option option, struct word word) {
   struct esp_plan_op *op = words->op;
@@ -261,6 +292,17 @@ static enum esp_code take_option(struct words *words, enum option option, struct
     return ESP_OK;
   case ALIAS_OF:
     return take_text(words, word, &op->alias_of);
+  case FOR:
+    return take_duration(words, word, &op->for_ms);
+  case UNTIL_COMMIT:
+    return take_count(words, word, "commit", &op->until_commit);
+  case AT_COMMIT:
+    return take_count(words, word, "commit", &op->at_commit);
+  case ONE_BY_ONE:
+    op->one_by_one = true;
+    return ESP_OK;
+  case EVERY:
+    return take_count(words, word, "count of commits", &op->every);
   }
   return ESP_OK;
 }
@@ -269,6 +311,41 @@ static enum esp_code take_option(struct words *words, enum option option, struct
 
 static enum esp_code take_selection(struct words *words) {
   return take_text(words, arg(words, 0), &words->op->selection);
+}
+
+/* The index of an option that came. */
+static size_t option_at(const struct words *words, enum option option) {
+  size_t i = 0;
+  while (options[i].option != option)
+    i++;
+  return words->options_at[i];
+}
+
+static enum esp_code take_freeze(struct words *words) {
+  const struct esp_plan_op *op = words->op;
+  enum esp_code code = take_selection(words);
+  if (code == ESP_OK && op->for_ms != 0 && op->until_commit != 0)
+    return fail(words, option_at(words, FOR), "--for and --until-commit both say when it ends: give one of them");
+  if (code == ESP_OK && op->until_commit != 0 && op->until_commit <= op->at_commit)
+    return fail(words, option_at(words, UNTIL_COMMIT), "--until-commit %" PRIu64 " is not after --at-commit %" PRIu64,
+                op->until_commit, op->at_commit);
+  return code;
+}
+
+static enum esp_code take_thaw(struct words *words) {
+  const struct esp_plan_op *op = words->op;
+  enum esp_code code = take_selection(words);
+  if (code == ESP_OK && op->one_by_one && op->every == 0)
+    return fail(words, option_at(words, ONE_BY_ONE), "--one-by-one needs --every N, the commits between two thaws");
+  if (code == ESP_OK && op->every != 0 && !op->one_by_one)
+    return fail(words, option_at(words, EVERY), "--every needs --one-by-one");
+  if (code == ESP_OK && op->one_by_one && op->at_commit != 0)
+    return fail(words, option_at(words, AT_COMMIT), "--one-by-one begins now: it takes no --at-commit");
+  return code;
+}
+
+static enum esp_code take_timer(struct words *words) {
+  return take_count(words, arg(words, 0), "timer", &words->op->timer);
 }
 
 static enum esp_code take_selection_and_to(struct words *words) {
@@ -343,15 +420,14 @@ static enum esp_code take_add(struct words *words) {
 static enum esp_code take_undo(struct words *words) {
   if (words->args_len == 0)
     return ESP_OK;
-  const char *end = arg(words, 0).text;
-  if (!read_u64(&end, &words->op->epoch) || *end != '\0' || words->op->epoch == 0)
-    return fail(words, arg(words, 0).at, "'%s' is no epoch; expected a number from 1", arg(words, 0).text);
-  return ESP_OK;
+  return take_count(words, arg(words, 0), "epoch", &words->op->epoch);
 }
 
 static const struct verb verbs[] = {
-    {"freeze", "SELECTION", ESP_PLAN_FREEZE, 1, 1, 0, take_selection},
-    {"thaw", "SELECTION [--reset-state]", ESP_PLAN_THAW, 1, 1, RESET_STATE, take_selection},
+    {"freeze", "SELECTION [--for TIME | --until-commit N] [--at-commit N]", ESP_PLAN_FREEZE, 1, 1,
+     FOR | UNTIL_COMMIT | AT_COMMIT, take_freeze},
+    {"thaw", "SELECTION [--reset-state] [--at-commit N | --one-by-one --every N]", ESP_PLAN_THAW, 1, 1,
+     RESET_STATE | AT_COMMIT | ONE_BY_ONE | EVERY, take_thaw},
     {"detach", "SELECTION", ESP_PLAN_DETACH, 1, 1, 0, take_selection},
     {"attach", "SELECTION", ESP_PLAN_ATTACH, 1, 1, 0, take_selection},
     {"tie", "LEAF TO [--transpose] [--value keep|mean]", ESP_PLAN_TIE, 2, 2, TRANSPOSE | VALUE, take_selection_and_to},
@@ -372,6 +448,7 @@ static const struct verb verbs[] = {
     {"group set", "GROUP OPTIMIZER", ESP_PLAN_SET_GROUP, 2, 2, 0, take_group},
     {"group delete", "GROUP", ESP_PLAN_DELETE_GROUP, 1, 1, 0, take_group_name},
     {"name", "NAME SELECTION", ESP_PLAN_NAME_SELECTION, 2, 2, 0, take_name},
+    {"timer cancel", "ID", ESP_PLAN_CANCEL_TIMER, 1, 1, 0, take_timer},
     {"undo", "[EPOCH]", ESP_PLAN_UNDO, 0, 1, 0, take_undo},
 };
 #define VERBS_LEN (sizeof verbs / sizeof verbs[0])
@@ -385,25 +462,46 @@ const char *esp_plan_usage(const char *name) {
 
 /* ---- words ---- */
 
+/* First words that take another one, and which. */
+static const struct {
+  const char *name;
+  const char *actions;
+} families[] = {{"group", "create, set or delete"}, {"timer", "cancel"}};
+#define FAMILIES_LEN (sizeof families / sizeof families[0])
+
+/* Whether a verb is called by this word or, where `action` is not NULL, by these two. */
+static bool is_verb(const char *verb, const char *word, const char *action) {
+  size_t len = strcspn(verb, " ");
+  if (strlen(word) != len || strncmp(verb, word, len) != 0)
+    return false;
+  return action == NULL ? verb[len] == '\0' : verb[len] == ' ' && strcmp(verb + len + 1, action) == 0;
+}
+
 /* The operation that the first words name; *ret_next is the word behind them. NULL: there is none, and the status says
  * so. */
 static const struct verb *find_verb(struct words *words, size_t *ret_next) {
-  bool is_group = words->len > 0 && strcmp(words->words[0], "group") == 0;
-  if (words->len <= (size_t)is_group) {
-    (void)fail(words, words->len, is_group ? "group needs one of create, set and delete" : "no operation is named");
+  const char *actions = NULL;
+  if (words->len == 0) {
+    (void)fail(words, 0, "no operation is named");
     return NULL;
   }
-  const char *name = words->words[is_group];
+  const char *name = words->words[0];
+  for (size_t i = 0; i < FAMILIES_LEN; i++)
+    if (strcmp(name, families[i].name) == 0)
+      actions = families[i].actions;
+  size_t names_len = actions == NULL ? 1 : 2;
+  if (words->len < names_len) {
+    (void)fail(words, words->len, "%s needs %s", name, actions);
+    return NULL;
+  }
   for (size_t i = 0; i < VERBS_LEN; i++) {
-    const char *verb = verbs[i].name;
-    bool of_groups = strncmp(verb, "group ", 6) == 0;
-    if (of_groups != is_group || strcmp(of_groups ? verb + 6 : verb, name) != 0)
+    if (!is_verb(verbs[i].name, name, actions == NULL ? NULL : words->words[1]))
       continue;
-    *ret_next = 1 + (size_t)is_group;
+    *ret_next = names_len;
     return &verbs[i];
   }
-  if (is_group)
-    (void)fail(words, 1, "group '%s': expected create, set or delete", name);
+  if (actions != NULL)
+    (void)fail(words, 1, "%s '%s': expected %s", name, words->words[1], actions);
   else
     (void)fail(words, 0, "there is no operation '%s'", name);
   return NULL;
@@ -424,6 +522,7 @@ static enum esp_code take_option_at(struct words *words, const struct verb *verb
     *ret_len = options[i].takes_word && !has_value ? 2 : 1;
     if (at + *ret_len > words->len)
       return fail(words, words->len, "%s needs a value", word);
+    words->options_at[i] = at;
     struct word value = {has_value ? word + name_len + 1 : words->words[at + *ret_len - 1], at + *ret_len - 1};
     return take_option(words, options[i].option, value);
   }

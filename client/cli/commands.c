@@ -13,6 +13,7 @@
 #define ATTEMPTS_MAX_DEFAULT 5   /* without --timeout: enough for a cut connection, soon over where nothing listens */
 
 #define CHANGE_OPTIONS (ESP_CLI_DRY_RUN | ESP_CLI_IF_EPOCH | ESP_CLI_MAX_LEAVES | ESP_CLI_YES | ESP_CLI_REASON)
+#define THAW_OPTIONS (ESP_CLI_RESET_STATE | ESP_CLI_AT_COMMIT | ESP_CLI_ONE_BY_ONE | ESP_CLI_EVERY)
 #define ADD_OPTIONS                                                                                                    \
   (ESP_CLI_INIT | ESP_CLI_SEED | ESP_CLI_KIND | ESP_CLI_TAG | ESP_CLI_GROUP | ESP_CLI_FROZEN | ESP_CLI_DETACHED |      \
    ESP_CLI_ALIAS_OF | ESP_CLI_TRANSPOSE)
@@ -72,6 +73,12 @@ static const struct esp_cli_command commands[] = {
      .help = "The transactions after that epoch, or all that the server remembers, oldest\n"
              "first; with --count the newest so many. Example: espctl history --count 3",
      .run = esp_cli_run_history},
+    {.name = "timers",
+     .arguments = "",
+     .summary = "freezes and thaws that are yet to come",
+     .help = "LEFT says how far off they are, LEAVES how many they are about, EPOCH which\n"
+             "transaction set them (see history). Example: espctl timers",
+     .run = esp_cli_run_timers},
     {.name = "watch",
      .arguments = "[SELECTION]",
      .args_max = 1,
@@ -89,13 +96,21 @@ static const struct esp_cli_command commands[] = {
      .help = "q or Ctrl-C ends it. Where standard output is no terminal it prints one snapshot\n"
              "after the other. Example: espctl top --interval 5s",
      .run = esp_cli_run_top},
-    {OPERATION("freeze", "SELECTION", 1, 0), .summary = "stop training these leaves",
+    {OPERATION("freeze", "SELECTION", 1, ESP_CLI_FOR | ESP_CLI_UNTIL_COMMIT | ESP_CLI_AT_COMMIT),
+     .summary = "stop training these leaves",
      .help = "Value, optimizer state and step count stand still from when it returns, whatever\n"
              "workers push, and workers do not wait. Leaves that are tied to a selected one\n"
-             "freeze with it. Example: espctl freeze encoder --dry-run"},
-    {OPERATION("thaw", "SELECTION", 1, ESP_CLI_RESET_STATE), .summary = "train these leaves again",
-     .help = "They go on with the optimizer state that was kept, or with --reset-state afresh.\n"
-             "Example: espctl thaw encoder"},
+             "freeze with it. With --for or --until-commit it ends by itself, with --at-commit\n"
+             "it begins later: timers lists what is to come.\n"
+             "Example: espctl freeze encoder --for 10m"},
+    {OPERATION("thaw", "SELECTION", 1, THAW_OPTIONS), .summary = "train these leaves again",
+     .help = "They go on with the optimizer state that was kept, or with --reset-state afresh;\n"
+             "a timer that they had is gone. With --one-by-one the first node that SELECTION\n"
+             "names is thawed now, and another one after every so many commits of pushes.\n"
+             "Example: espctl thaw 'layers.[11-0]' --one-by-one --every 500"},
+    {OPERATION("timer", "ACTION ID", 2, 0), .summary = "cancel a timer: see timers",
+     .help = "timer cancel ID  what it was to freeze or thaw stays as it is\n"
+             "Example: espctl timer cancel 3"},
     {OPERATION("detach", "SELECTION", 1, 0), .summary = "drop the gradients that come through these",
      .help = "Only through these: a parameter learns on through the other leaves that are tied\n"
              "to it. Example: espctl detach second.tower"},
@@ -250,7 +265,8 @@ static void print_help(FILE *out) {
   fprintf(out, "\nOptions of commands that change something\n");
   esp_cli_print_options(out, CHANGE_OPTIONS);
   fprintf(out, "\nOptions of single commands that do\n");
-  esp_cli_print_options(out, ESP_CLI_EXPRESSION | ESP_CLI_RESET_STATE | ESP_CLI_STATE | ESP_CLI_VALUE | ADD_OPTIONS);
+  esp_cli_print_options(out, ESP_CLI_EXPRESSION | ESP_CLI_FOR | ESP_CLI_UNTIL_COMMIT | THAW_OPTIONS | ESP_CLI_STATE |
+                                 ESP_CLI_VALUE | ADD_OPTIONS);
   fprintf(out, "\nOption of export\n");
   esp_cli_print_options(out, ESP_CLI_PIECEWISE);
   fprintf(out, "\nOptions of top, and --count of watch and history\n");

@@ -4,6 +4,7 @@
  * The happy path: the words before the last are parsed as any line is, as far as they go; the command's usage then says
  * what comes next. Paths are those of the live tree, one component at a time. What a person types must not wait for a
  * server: one attempt, soon given up, and silence. */
+#include <inttypes.h>
 #include <string.h>
 
 #include "client/cli/cli.h"
@@ -47,15 +48,19 @@ static void print_groups(FILE *out, const struct esp_description *description, c
       fprintf(out, "%s\n", description->groups[i].name);
 }
 
-/* Asks the server for what lies below the node, and prints what of it may stand there. */
-static enum esp_cli_exit complete_live(struct esp_cli *cli, const char *node, const char *prefix,
-                                       void (*print)(FILE *out, const struct esp_description *description,
-                                                     const char *prefix)) {
+static enum esp_code open_client(struct esp_cli *cli) {
   struct esp_client_options options = ESP_CLIENT_OPTIONS_INIT;
   options.target = cli->server;
   options.deadline_ms = TIMEOUT_MS;
   options.attempts_max = 1;
-  enum esp_code code = esp_client_open(&options, &cli->client, NULL);
+  return esp_client_open(&options, &cli->client, NULL);
+}
+
+/* Asks the server for what lies below the node, and prints what of it may stand there. */
+static enum esp_cli_exit complete_live(struct esp_cli *cli, const char *node, const char *prefix,
+                                       void (*print)(FILE *out, const struct esp_description *description,
+                                                     const char *prefix)) {
+  enum esp_code code = open_client(cli);
   if (code != ESP_OK)
     return esp_cli_exit_of(code);
   struct esp_description *description = NULL;
@@ -75,11 +80,32 @@ static enum esp_cli_exit complete_path(struct esp_cli *cli, const char *prefix) 
   return complete_live(cli, parent, prefix, print_components);
 }
 
-static void complete_actions(FILE *out, const char *prefix) {
-  static const char *const actions[] = {"create", "set", "show", "delete"};
-  for (size_t i = 0; i < sizeof actions / sizeof actions[0]; i++)
+static enum esp_cli_exit complete_timer(struct esp_cli *cli, const char *prefix) {
+  enum esp_code code = open_client(cli);
+  if (code != ESP_OK)
+    return esp_cli_exit_of(code);
+  struct esp_timers *timers = NULL;
+  code = esp_timers_list(cli->client, &timers, NULL);
+  for (size_t i = 0; code == ESP_OK && i < timers->len; i++) {
+    char id[32];
+    snprintf(id, sizeof id, "%" PRIu64, timers->timers[i].timer);
+    if (begins_with(id, prefix))
+      fprintf(cli->out, "%s\n", id);
+  }
+  esp_timers_free(timers);
+  esp_client_close(cli->client);
+  return esp_cli_exit_of(code);
+}
+
+static void complete_actions(const struct esp_cli *cli, const char *prefix) {
+  static const char *const of_groups[] = {"create", "set", "show", "delete"};
+  static const char *const of_timers[] = {"cancel"};
+  bool is_group = strcmp(cli->command->name, "group") == 0;
+  const char *const *actions = is_group ? of_groups : of_timers;
+  size_t len = is_group ? sizeof of_groups / sizeof of_groups[0] : 1;
+  for (size_t i = 0; i < len; i++)
     if (begins_with(actions[i], prefix))
-      fprintf(out, "%s\n", actions[i]);
+      fprintf(cli->out, "%s\n", actions[i]);
 }
 
 /* Whether the command's next argument, by its usage ("FILE [SELECTION]"), is this. */
@@ -109,7 +135,9 @@ static enum esp_cli_exit complete_word(struct esp_cli *cli, const char *word) {
   else if (is_next(cli, "FILE"))
     fputs("<files>\n", cli->out);
   else if (is_next(cli, "ACTION"))
-    complete_actions(cli->out, word);
+    complete_actions(cli, word);
+  else if (is_next(cli, "ID"))
+    return complete_timer(cli, word);
   else if (is_next(cli, "GROUP"))
     return complete_live(cli, "", word, print_groups);
   else if (is_path_next(cli))

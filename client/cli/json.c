@@ -178,6 +178,28 @@ bool esp_cli_json_workers(FILE *out, const struct esp_worker_info *workers, size
   return ok;
 }
 
+static json_t *timer_json(const struct esp_timer_info *timer) {
+  static const char *const waits[] = {"", "commit", "pushes", "time"};
+  bool is_known = timer->wait >= ESP_WAIT_COMMIT && timer->wait <= ESP_WAIT_TIME;
+  return json_pack("{s:I, s:s, s:s, s:I, s:I, s:b, s:I, s:I, s:s, s:I, s:I}", "timer", U64(timer->timer), "does",
+                   timer->freezes ? "freeze" : "thaw", "wait", waits[is_known ? timer->wait : 0], "at", U64(timer->at),
+                   "left", U64(timer->left), "reset_state", timer->reset_state, "until_commit",
+                   U64(timer->until_commit), "for_ms", U64(timer->for_ms), "selection", timer->selection, "leaves",
+                   U64(timer->leaves), "epoch", U64(timer->epoch));
+}
+
+bool esp_cli_json_timers(FILE *out, const struct esp_timers *timers) {
+  char lineage[ESP_CLI_TEXT_MAX];
+  bool ok = list_begin(out,
+                       json_pack("{s:I, s:I, s:s}", "epoch", U64(timers->epoch), "commit", U64(timers->commit),
+                                 "lineage", esp_cli_print_id(timers->lineage, lineage)),
+                       "timers");
+  for (size_t i = 0; ok && i < timers->len; i++)
+    ok = list_item(out, i, timer_json(&timers->timers[i]));
+  list_end(out, timers->len);
+  return ok;
+}
+
 bool esp_cli_json_digest(FILE *out, const struct esp_description *description) {
   char text[ESP_CLI_TEXT_MAX];
   json_t *head = description_head(description);

@@ -98,6 +98,22 @@ enum esp_cli_exit esp_cli_run_workers(struct esp_cli *cli) {
   return code == ESP_OK ? esp_cli_finish(cli, ok) : esp_cli_fail(cli, &st);
 }
 
+enum esp_cli_exit esp_cli_run_timers(struct esp_cli *cli) {
+  struct esp_status st;
+  struct esp_timers *timers = NULL;
+  if (esp_timers_list(cli->client, &timers, &st) != ESP_OK)
+    return esp_cli_fail(cli, &st);
+  bool ok = true;
+  if ((cli->options & ESP_CLI_JSON) != 0)
+    ok = esp_cli_json_timers(cli->out, timers);
+  else if (timers->len == 0)
+    fprintf(cli->out, "no timers: nothing will freeze or thaw by itself (epoch %" PRIu64 ")\n", timers->epoch);
+  else
+    esp_cli_render_timers(cli->out, timers);
+  esp_timers_free(timers);
+  return esp_cli_finish(cli, ok);
+}
+
 enum esp_cli_exit esp_cli_run_version(struct esp_cli *cli) {
   if ((cli->options & ESP_CLI_JSON) != 0)
     return esp_cli_finish(cli, esp_cli_json_object(cli->out, json_pack("{s:s}", "version", esp_version())));

@@ -148,7 +148,7 @@ static enum esp_code read_line(const struct esp_cli *cli, struct esp_plan *plan,
   size_t len = 0;
   size_t arg = 0;
   words[len++] = cli->command->name;
-  if (strcmp(cli->command->name, "group") == 0)
+  if (strncmp(cli->command->arguments, "ACTION", 6) == 0)
     words[len++] = cli->args[arg++];
   for (size_t i = 0; i < cli->words_len; i++)
     words[len++] = cli->words[i];

@@ -58,6 +58,7 @@ static enum esp_op_kind kind_of(enum esp_plan_kind kind) {
       [ESP_PLAN_SET_GROUP] = ESP_OP_DEFINE_GROUP,
       [ESP_PLAN_DELETE_GROUP] = ESP_OP_DELETE_GROUP,
       [ESP_PLAN_NAME_SELECTION] = ESP_OP_NAME_SELECTION,
+      [ESP_PLAN_CANCEL_TIMER] = ESP_OP_CANCEL_TIMER,
       [ESP_PLAN_UNDO] = ESP_OP_UNDO,
   };
   return kinds[kind];
@@ -102,7 +103,13 @@ static struct esp_op op_of(const struct esp_plan_op *op) {
                          .a = op->init.a,
                          .b = op->init.b,
                          .seed = op->init.seed,
-                         .epoch = op->epoch};
+                         .epoch = op->epoch,
+                         .at_commit = op->at_commit,
+                         .until_commit = op->until_commit,
+                         .for_ms = op->for_ms,
+                         .one_by_one = op->one_by_one,
+                         .every = op->every,
+                         .timer = op->timer};
 }
 
 static enum esp_code ops_new(const struct esp_plan *plan, struct esp_cli_ops *ret, struct esp_status *st) {

@@ -275,3 +275,54 @@ void esp_cli_render_workers(FILE *out, const struct esp_worker_info *workers, si
   const struct esp_cli_table table = {columns, 8, len, worker_row, workers};
   esp_cli_table_print(&table, out);
 }
+
+/* ---- timers ---- */
+
+static const char *timer_deed(const struct esp_timer_info *timer, char *text) {
+  char end[ESP_CLI_TEXT_MAX] = "";
+  char time[ESP_CLI_TEXT_MAX];
+  if (timer->until_commit != 0)
+    snprintf(end, sizeof end, " until commit %" PRIu64, timer->until_commit);
+  else if (timer->for_ms != 0)
+    snprintf(end, sizeof end, " for %s", esp_cli_print_duration(timer->for_ms, time));
+  snprintf(text, ESP_CLI_SCRATCH_MAX, "%s%s%s", timer->freezes ? "freeze" : "thaw",
+           timer->reset_state ? ", state reset" : "", end);
+  return text;
+}
+
+static const char *timer_when(const struct esp_timer_info *timer, char *text) {
+  if (timer->wait == ESP_WAIT_TIME)
+    return esp_cli_print_time(timer->at, text);
+  snprintf(text, ESP_CLI_SCRATCH_MAX, "%s %" PRIu64, timer->wait == ESP_WAIT_COMMIT ? "commit" : "push", timer->at);
+  return text;
+}
+
+static const char *timer_left(const struct esp_timer_info *timer, char *text) {
+  if (timer->wait == ESP_WAIT_TIME)
+    return esp_cli_print_duration(timer->left, text);
+  snprintf(text, ESP_CLI_SCRATCH_MAX, "%" PRIu64 " %s%s", timer->left,
+           timer->wait == ESP_WAIT_COMMIT ? "commit" : "push",
+           timer->left == 1                 ? ""
+           : timer->wait == ESP_WAIT_COMMIT ? "s"
+                                            : "es");
+  return text;
+}
+
+static void timer_row(const void *data, size_t index, struct esp_cli_row *ret) {
+  const struct esp_timer_info *timer = &((const struct esp_timers *)data)->timers[index];
+  ret->cells[0] = cell_u64(ret, 0, timer->timer);
+  ret->cells[1] = timer_deed(timer, ret->scratch[1]);
+  ret->cells[2] = timer_when(timer, ret->scratch[2]);
+  ret->cells[3] = timer_left(timer, ret->scratch[3]);
+  ret->cells[4] = cell_u64(ret, 4, timer->leaves);
+  ret->cells[5] = cell_u64(ret, 5, timer->epoch);
+  ret->cells[6] = esp_cli_print_plain(timer->selection, ret->scratch[6], ESP_CLI_SCRATCH_MAX);
+}
+
+void esp_cli_render_timers(FILE *out, const struct esp_timers *timers) {
+  static const struct esp_cli_column columns[] = {{"TIMER", true},     {"DOES", false},  {"WHEN", false},
+                                                  {"LEFT", true},      {"LEAVES", true}, {"EPOCH", true},
+                                                  {"SELECTION", false}};
+  const struct esp_cli_table table = {columns, 7, timers->len, timer_row, timers};
+  esp_cli_table_print(&table, out);
+}

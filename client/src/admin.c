@@ -1,4 +1,4 @@
-/* The operators' calls: apply, describe, the server's own numbers, its workers.
+/* The operators' calls: apply, describe, the server's own numbers, its workers, history and timers.
  *
  * The happy path: one request, and pages that are put together to one result. Each is retried as a whole, from an empty
  * result; Apply carries a key, a random one if not the caller's, by which the server knows a retry from a second call.
@@ -54,7 +54,7 @@ static void make_key(char key[KEY_BYTES]) {
 /* What would be read from where there is nothing. The rest is the server's to refuse. */
 static enum esp_code check_op(const struct esp_op *op, struct esp_status *st) {
   uint64_t bytes;
-  if ((unsigned)op->kind > ESP_OP_UNDO)
+  if ((unsigned)op->kind > ESP_OP_CANCEL_TIMER)
     return esp_fail(st, ESP_INVALID_ARGUMENT, "its kind is %u, which is none of enum esp_op_kind", (unsigned)op->kind);
   if (op->kind == ESP_OP_REINIT && (unsigned)op->init >= ESP_VALUE)
     return esp_fail(st, ESP_INVALID_ARGUMENT, "its init is %u, which no reinit can have", (unsigned)op->init);
@@ -204,5 +204,27 @@ enum esp_code esp_history_list(esp_client *client, uint64_t since_epoch, uint64_
   if (code == ESP_OK)
     *ret = history;
   esp_buf_done(&call.request);
+  return code;
+}
+
+/* ---- timers ---- */
+
+static enum esp_code take_timers(void *data, struct esp_in in, struct esp_status *st) {
+  return esp_decode_timers(in, data, st);
+}
+
+static void reset_timers(void *data) {
+  struct esp_timers **timers = data;
+  esp_timers_free(*timers);
+  *timers = NULL;
+}
+
+enum esp_code esp_timers_list(esp_client *client, struct esp_timers **ret, struct esp_status *st) {
+  struct esp_timers *timers = NULL;
+  struct ask call = {
+      .method = ESP_METHOD_ADMIN("Timers"), .handler = take_timers, .data = &timers, .reset = reset_timers};
+  enum esp_code code = ask(client, &call, esp_client_retry(client), st);
+  if (code == ESP_OK)
+    *ret = timers;
   return code;
 }

@@ -1,5 +1,5 @@
 /* Messages as bytes, to and from plain structs: all that the client knows of protobuf-c is in codec.c, codec_declare.c,
- * codec_admin.c, codec_operations.c and codec_history.c (with codec_pb.h).
+ * codec_admin.c, codec_operations.c, codec_history.c and codec_timers.c (with codec_pb.h).
  *
  * Encoders append to a buffer; RESOURCE_EXHAUSTED without memory. Decoders take one whole message, chunks excepted, and
  * fail with INTERNAL where the bytes are not what the server should send. No threads, no I/O. */
@@ -148,6 +148,7 @@ enum esp_code esp_encode_describe(struct esp_buf *buf, const char *selection, bo
 enum esp_code esp_decode_apply(struct esp_in in, struct esp_apply_result **result,
                                struct esp_status *st) ESP_WARN_UNUSED;
 enum esp_code esp_decode_history(struct esp_in in, struct esp_history **result, struct esp_status *st) ESP_WARN_UNUSED;
+enum esp_code esp_decode_timers(struct esp_in in, struct esp_timers **result, struct esp_status *st) ESP_WARN_UNUSED;
 enum esp_code esp_decode_describe(struct esp_in in, struct esp_description **result,
                                   struct esp_status *st) ESP_WARN_UNUSED;
 enum esp_code esp_decode_server_info(struct esp_in in, struct esp_server_info *ret,

@@ -9,8 +9,6 @@
 #include "client/src/codec_pb.h"
 #include "espalier/v1/admin.pb-c.h"
 
-/* Of the strings of one answer: a million leaves have some hundred bytes each. */
-#define RESULT_BYTES_MAX ((size_t)1 << 30)
 #define DIGEST_BYTES 16
 
 /* ---- requests ---- */
@@ -43,20 +41,17 @@ void esp_apply_result_free(struct esp_apply_result *result) {
   esp_free(box);
 }
 
-static bool copy_text(struct esp_arena *arena, const char *text, const char **ret) {
-  *ret = text[0] == 0 ? "" : esp_arena_strndup(arena, text, strlen(text));
-  return *ret != NULL;
-}
-
 static bool add_change(struct apply_box *box, const Espalier__V1__Change *from) {
   size_t len = box->result.changes_len;
   if (!esp_grow((void **)&box->changes, &box->changes_capacity, len + 1, sizeof *box->changes))
     return false;
   struct esp_apply_change *change = &box->changes[len];
   change->leaf = from->leaf_id;
-  bool ok = copy_text(&box->arena, from->path, &change->path) && copy_text(&box->arena, from->field, &change->field) &&
-            copy_text(&box->arena, from->from, &change->from) && copy_text(&box->arena, from->to, &change->to) &&
-            copy_text(&box->arena, from->because, &change->because);
+  bool ok = esp_pb_copy_text(&box->arena, from->path, &change->path) &&
+            esp_pb_copy_text(&box->arena, from->field, &change->field) &&
+            esp_pb_copy_text(&box->arena, from->from, &change->from) &&
+            esp_pb_copy_text(&box->arena, from->to, &change->to) &&
+            esp_pb_copy_text(&box->arena, from->because, &change->because);
   box->result.changes = box->changes;
   box->result.changes_len += ok;
   return ok;
@@ -66,7 +61,7 @@ static bool add_note(struct apply_box *box, const char *text) {
   size_t len = box->result.notes_len;
   if (!esp_grow((void **)&box->notes, &box->notes_capacity, len + 1, sizeof *box->notes))
     return false;
-  bool ok = copy_text(&box->arena, text, &box->notes[len]);
+  bool ok = esp_pb_copy_text(&box->arena, text, &box->notes[len]);
   box->result.notes = box->notes;
   box->result.notes_len += ok;
   return ok;
@@ -89,7 +84,7 @@ static bool add_apply_page(struct apply_box *box, const Espalier__V1__ApplyRespo
 static struct apply_box *apply_box_new(void) {
   struct apply_box *box = esp_calloc(1, sizeof *box);
   if (box != NULL)
-    esp_arena_init(&box->arena, RESULT_BYTES_MAX);
+    esp_arena_init(&box->arena, ESP_RESULT_BYTES_MAX);
   return box;
 }
 
@@ -158,9 +153,11 @@ static bool add_leaf(struct description_box *box, const Espalier__V1__LeafInfo *
   struct esp_leaf_info *leaf = &box->leaves[len];
   memset(leaf, 0, sizeof *leaf);
   copy_leaf(from, leaf);
-  bool ok = copy_text(&box->arena, from->path, &leaf->path) && copy_text(&box->arena, from->group, &leaf->group) &&
-            copy_text(&box->arena, from->group_assigned, &leaf->group_assigned) &&
-            copy_text(&box->arena, from->tag, &leaf->tag) && copy_text(&box->arena, from->tied_to, &leaf->tied_to);
+  bool ok = esp_pb_copy_text(&box->arena, from->path, &leaf->path) &&
+            esp_pb_copy_text(&box->arena, from->group, &leaf->group) &&
+            esp_pb_copy_text(&box->arena, from->group_assigned, &leaf->group_assigned) &&
+            esp_pb_copy_text(&box->arena, from->tag, &leaf->tag) &&
+            esp_pb_copy_text(&box->arena, from->tied_to, &leaf->tied_to);
   box->description.leaves = box->leaves;
   box->description.leaves_len += ok;
   return ok;
@@ -172,8 +169,8 @@ static bool add_group(struct description_box *box, const Espalier__V1__GroupInfo
     return false;
   struct esp_group_info *group = &box->groups[len];
   group->parameters = from->parameters;
-  bool ok =
-      copy_text(&box->arena, from->name, &group->name) && copy_text(&box->arena, from->expression, &group->expression);
+  bool ok = esp_pb_copy_text(&box->arena, from->name, &group->name) &&
+            esp_pb_copy_text(&box->arena, from->expression, &group->expression);
   box->description.groups = box->groups;
   box->description.groups_len += ok;
   return ok;
@@ -201,7 +198,7 @@ static enum esp_code add_describe_page(struct description_box *box, const Espali
 static struct description_box *description_box_new(void) {
   struct description_box *box = esp_calloc(1, sizeof *box);
   if (box != NULL)
-    esp_arena_init(&box->arena, RESULT_BYTES_MAX);
+    esp_arena_init(&box->arena, ESP_RESULT_BYTES_MAX);
   return box;
 }
 
@@ -313,7 +310,8 @@ static bool add_worker(struct workers_box *box, const Espalier__V1__WorkersRespo
                                      .pushes = from->pushes,
                                      .last_seen_ms = from->last_seen_ms,
                                      .staleness = from->staleness};
-  bool ok = copy_text(&box->arena, from->name, &worker->name) && copy_text(&box->arena, from->peer, &worker->peer);
+  bool ok = esp_pb_copy_text(&box->arena, from->name, &worker->name) &&
+            esp_pb_copy_text(&box->arena, from->peer, &worker->peer);
   box->workers.workers = box->list;
   box->workers.len += ok;
   return ok;
@@ -329,7 +327,7 @@ static bool add_workers_page(struct workers_box *box, const Espalier__V1__Worker
 static struct workers_box *workers_box_new(void) {
   struct workers_box *box = esp_calloc(1, sizeof *box);
   if (box != NULL)
-    esp_arena_init(&box->arena, RESULT_BYTES_MAX);
+    esp_arena_init(&box->arena, ESP_RESULT_BYTES_MAX);
   return box;
 }
 

@@ -2,13 +2,9 @@
  *
  * A long diff comes in several entries of one epoch, which may be on several pages: they are put together. Changes of
  * all transactions are in one list, which moves while it grows, so that pointers into it are set at each page's end. */
-#include <string.h>
-
 #include "base/alloc.h"
 #include "client/src/codec_pb.h"
 #include "espalier/v1/admin.pb-c.h"
-
-#define RESULT_BYTES_MAX ((size_t)1 << 30) /* of the strings of one answer */
 
 struct history_box {
   struct esp_history history;        /* first, so that the caller's pointer is the box's */
@@ -37,19 +33,16 @@ void esp_history_free(struct esp_history *history) {
   esp_free(box);
 }
 
-static bool copy_text(struct esp_arena *arena, const char *text, const char **ret) {
-  *ret = text[0] == 0 ? "" : esp_arena_strndup(arena, text, strlen(text));
-  return *ret != NULL;
-}
-
 static bool add_change(struct history_box *box, const Espalier__V1__Change *from) {
   if (!esp_grow((void **)&box->changes, &box->changes_capacity, box->changes_len + 1, sizeof *box->changes))
     return false;
   struct esp_apply_change *change = &box->changes[box->changes_len];
   change->leaf = from->leaf_id;
-  bool ok = copy_text(&box->arena, from->path, &change->path) && copy_text(&box->arena, from->field, &change->field) &&
-            copy_text(&box->arena, from->from, &change->from) && copy_text(&box->arena, from->to, &change->to) &&
-            copy_text(&box->arena, from->because, &change->because);
+  bool ok = esp_pb_copy_text(&box->arena, from->path, &change->path) &&
+            esp_pb_copy_text(&box->arena, from->field, &change->field) &&
+            esp_pb_copy_text(&box->arena, from->from, &change->from) &&
+            esp_pb_copy_text(&box->arena, from->to, &change->to) &&
+            esp_pb_copy_text(&box->arena, from->because, &change->because);
   box->changes_len += ok;
   return ok;
 }
@@ -65,7 +58,8 @@ static struct esp_transaction_info *take_entry(struct history_box *box,
   struct esp_transaction_info *info = &box->list[len];
   *info = (struct esp_transaction_info){
       .epoch = from->epoch, .commit = from->commit, .at_ms = from->at_ms, .changes_total = from->changes_total};
-  if (!copy_text(&box->arena, from->actor, &info->actor) || !copy_text(&box->arena, from->reason, &info->reason))
+  if (!esp_pb_copy_text(&box->arena, from->actor, &info->actor) ||
+      !esp_pb_copy_text(&box->arena, from->reason, &info->reason))
     return NULL;
   box->history.len++;
   return info;
@@ -95,7 +89,7 @@ static bool add_page(struct history_box *box, const Espalier__V1__HistoryRespons
 static struct history_box *history_box_new(void) {
   struct history_box *box = esp_calloc(1, sizeof *box);
   if (box != NULL)
-    esp_arena_init(&box->arena, RESULT_BYTES_MAX);
+    esp_arena_init(&box->arena, ESP_RESULT_BYTES_MAX);
   return box;
 }
 

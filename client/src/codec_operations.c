@@ -28,6 +28,7 @@ struct operation {
     Espalier__V1__Operation__DeleteGroup delete_group;
     Espalier__V1__Operation__NameSelection name_selection;
     Espalier__V1__Operation__Undo undo;
+    Espalier__V1__Operation__CancelTimer cancel_timer;
   } part;
   struct esp_pb_leaf leaf; /* of an add */
   struct esp_pb_init init; /* of a reinit */
@@ -47,6 +48,23 @@ struct request {
   (espalier__v1__operation__##type##__init(&(fill)->part.name),                                                        \
    (fill)->operation.operation_case = ESPALIER__V1__OPERATION__OPERATION_##NAME,                                       \
    (fill)->operation.name = &(fill)->part.name)
+
+static void fill_freeze(const struct esp_op *op, struct operation *fill) {
+  Espalier__V1__Operation__Freeze *freeze = PART(fill, freeze, freeze, FREEZE);
+  freeze->selection = esp_pb_text(op->selection);
+  freeze->for_ms = op->for_ms;
+  freeze->until_commit = op->until_commit;
+  freeze->at_commit = op->at_commit;
+}
+
+static void fill_thaw(const struct esp_op *op, struct operation *fill) {
+  Espalier__V1__Operation__Thaw *thaw = PART(fill, thaw, thaw, THAW);
+  thaw->selection = esp_pb_text(op->selection);
+  thaw->reset_state = op->reset_state;
+  thaw->at_commit = op->at_commit;
+  thaw->one_by_one = op->one_by_one;
+  thaw->every_commits = op->every;
+}
 
 static void fill_tie(const struct esp_op *op, struct operation *fill) {
   Espalier__V1__Operation__Tie *tie = PART(fill, tie, tie, TIE);
@@ -99,11 +117,10 @@ static void fill_operation(const struct esp_op *op, struct request *request, str
   espalier__v1__operation__init(&fill->operation);
   switch (op->kind) {
   case ESP_OP_FREEZE:
-    PART(fill, freeze, freeze, FREEZE)->selection = esp_pb_text(op->selection);
+    fill_freeze(op, fill);
     break;
   case ESP_OP_THAW:
-    PART(fill, thaw, thaw, THAW)->selection = esp_pb_text(op->selection);
-    fill->part.thaw.reset_state = op->reset_state;
+    fill_thaw(op, fill);
     break;
   case ESP_OP_SET:
     fill_set(op, fill);
@@ -157,6 +174,9 @@ static void fill_operation(const struct esp_op *op, struct request *request, str
     break;
   case ESP_OP_UNDO:
     PART(fill, undo, undo, UNDO)->epoch = op->epoch;
+    break;
+  case ESP_OP_CANCEL_TIMER:
+    PART(fill, cancel_timer, cancel_timer, CANCEL_TIMER)->timer = op->timer;
     break;
   case ESP_OP_NAME_SELECTION:
     PART(fill, name_selection, name_selection, NAME_SELECTION);

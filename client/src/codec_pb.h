@@ -22,6 +22,11 @@ enum esp_code esp_pb_pack(struct esp_buf *buf, const ProtobufCMessage *message, 
 enum esp_code esp_pb_unpack(struct esp_in in, uint32_t chunks_field, const ProtobufCMessageDescriptor *descriptor,
                             struct esp_arena *arena, void *ret_message, struct esp_status *st) ESP_WARN_UNUSED;
 
+#define ESP_RESULT_BYTES_MAX                                                                                           \
+  ((size_t)1 << 30) /* of the strings of one answer: a million leaves have some hundred each */
+/* Copies a string of an answer into its result's arena; *ret is "" for an empty one. False without memory. */
+bool esp_pb_copy_text(struct esp_arena *arena, const char *text, const char **ret);
+
 /* A first value, and a leaf with one, as the wire has them. They point into themselves and into what they are made of.
  */
 struct esp_pb_init {

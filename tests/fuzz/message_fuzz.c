@@ -21,6 +21,7 @@ static const ProtobufCMessageDescriptor *const requests[] = {
     &espalier__v1__describe_request__descriptor,  &espalier__v1__server_info_request__descriptor,
     &espalier__v1__save_request__descriptor,      &espalier__v1__load_request__descriptor,
     &espalier__v1__workers_request__descriptor,   &espalier__v1__history_request__descriptor,
+    &espalier__v1__timers_request__descriptor,
 };
 
 static void check_texts(const ProtobufCMessage *message);

@@ -79,9 +79,18 @@ static enum esp_code decode_workers(struct esp_in in, struct esp_status *st) {
   return code;
 }
 
+static enum esp_code decode_timers(struct esp_in in, struct esp_status *st) {
+  struct esp_timers *timers = NULL;
+  enum esp_code code = esp_decode_timers(in, &timers, st);
+  if (code == ESP_OK)
+    code = esp_decode_timers(in, &timers, st);
+  esp_timers_free(timers);
+  return code;
+}
+
 static enum esp_code (*const decoders[])(struct esp_in in, struct esp_status *st) = {
-    decode_join,  decode_heartbeat, decode_event,    decode_stream,      decode_declare,
-    decode_stage, decode_apply,     decode_describe, decode_server_info, decode_workers,
+    decode_join,  decode_heartbeat, decode_event,       decode_stream,  decode_declare, decode_stage,
+    decode_apply, decode_describe,  decode_server_info, decode_workers, decode_timers,
 };
 
 /* The first byte is the reply's type, the next two where the rest is cut. */

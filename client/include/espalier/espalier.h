@@ -375,9 +375,9 @@ enum esp_code esp_set(esp_client *client, const char *path, const struct esp_ten
  * language (docs/espctl.md), which must match a leaf; leaf, node and pattern are what it says where the operation wants
  * less. docs/espctl.md has each by example; the words of espctl's commands are these. */
 enum esp_op_kind {
-  ESP_OP_FREEZE, /* selection: value, optimizer state and step count stand still. Leaves tied to a selected one freeze
-                    with it */
-  ESP_OP_THAW,   /* selection, reset_state */
+  ESP_OP_FREEZE, /* selection, at_commit, until_commit or for_ms: value, optimizer state and step count stand still.
+                    Leaves tied to a selected one freeze with it */
+  ESP_OP_THAW,   /* selection, reset_state; at_commit, or one_by_one with every */
   ESP_OP_SET,    /* selection, stage, reset_state. FAILED_PRECONDITION where the stage lacks a selected leaf */
   ESP_OP_DETACH, /* selection: gradients that come through these leaves are dropped. Leaves tied to them stay */
   ESP_OP_ATTACH, /* selection */
@@ -399,6 +399,7 @@ enum esp_op_kind {
   ESP_OP_UNDO, /* epoch: the transaction that made this epoch, backwards; 0: the last one. NOT_FOUND where it is not
  remembered; FAILED_PRECONDITION, naming the epoch, where a later one touched the same. Overwritten values are not kept
  */
+  ESP_OP_CANCEL_TIMER, /* timer, of esp_timers_list: it takes place no more. NOT_FOUND */
 };
 
 /* A hyperparameter's new value: `lr`, or `adamw.lr` where two members of a chain have one of that name; a number or a
@@ -426,6 +427,13 @@ struct esp_op {
   size_t hypers_len;
   const struct esp_leaf_spec *leaf; /* add */
   uint64_t epoch;                   /* undo */
+  uint64_t at_commit;    /* freeze, thaw: not now but as this commit, or the next after it, by a timer; 0: now */
+  uint64_t until_commit; /* freeze: it is thawed as this commit, or the next after it; 0: it is not */
+  uint64_t for_ms;       /* freeze: it is thawed so long after it froze, by the wall clock; 0: it is not */
+  bool one_by_one;       /* thaw: the nodes that the selection (a path, a pattern, or such with | between them) names,
+                            one after the other in the order in which it is written, the first now */
+  uint64_t every;        /* then: each so many commits of pushes after the one before */
+  uint64_t timer;        /* cancel */
 };
 
 struct esp_apply_options {
@@ -490,6 +498,37 @@ struct esp_history {
 enum esp_code esp_history_list(esp_client *client, uint64_t since_epoch, uint64_t limit, struct esp_history **ret,
                                struct esp_status *st) ESP_WARN_UNUSED;
 void esp_history_free(struct esp_history *history); /* NULL is fine */
+
+/* What a timer waits for. The values are the wire's. */
+enum esp_timer_wait { ESP_WAIT_COMMIT = 1, ESP_WAIT_PUSHES = 2, ESP_WAIT_TIME = 3 };
+
+/* A freeze or a thaw that is yet to come; a leaf has at most one. Freezing or thawing it by hand takes its timer away.
+ */
+struct esp_timer_info {
+  uint64_t timer; /* its id */
+  enum esp_timer_wait wait;
+  uint64_t at;           /* a commit number; commits of pushes since the tree's beginning; milliseconds since 1970 */
+  uint64_t left;         /* until then: commits, or milliseconds; 0: it is due */
+  bool freezes;          /* else it thaws */
+  bool reset_state;      /* of a thaw */
+  uint64_t until_commit; /* of a freeze, as in struct esp_op */
+  uint64_t for_ms;       /* likewise */
+  const char *selection; /* that named its leaves when it was set */
+  uint64_t leaves;       /* that have it now */
+  uint64_t epoch;        /* of the transaction that set it */
+};
+
+struct esp_timers {
+  uint64_t epoch;
+  uint64_t commit;
+  uint64_t lineage;
+  size_t len;
+  const struct esp_timer_info *timers; /* in the order in which they were set */
+};
+
+/* Lists the timers that wait. *ret is to be freed with esp_timers_free. Errors as of esp_history_list. */
+enum esp_code esp_timers_list(esp_client *client, struct esp_timers **ret, struct esp_status *st) ESP_WARN_UNUSED;
+void esp_timers_free(struct esp_timers *timers); /* NULL is fine */
 
 /* Uploads one tensor for ESP_OP_SET. dtype and shape must be the leaf's. */
 enum esp_code esp_stage(esp_client *client, const char *path, const struct esp_tensor *tensor, uint64_t *ret_stage,

@@ -26,11 +26,12 @@ static void assert_fits_a_terminal(const char *text) {
 static void help_lists_everything(void **state) {
   (void)state;
   static const char *const options[] = {
-      "--server ADDR", "--json",         "--timeout TIME",  "--dry-run",    "--if-epoch N",  "--max-leaves N",
-      "--reset-state", "--piecewise",    "--interval TIME", "--count N",    "--help",        "--version",
-      "-e OPERATION",  "--yes",          "--reason TEXT",   "--state WHAT", "--value WHAT",  "--transpose",
-      "--init INIT",   "--seed N",       "--kind WHAT",     "--tag NAME",   "--group GROUP", "--frozen",
-      "--detached",    "--alias-of LEAF"};
+      "--server ADDR", "--json",          "--timeout TIME",  "--dry-run",        "--if-epoch N",  "--max-leaves N",
+      "--reset-state", "--piecewise",     "--interval TIME", "--count N",        "--help",        "--version",
+      "-e OPERATION",  "--yes",           "--reason TEXT",   "--state WHAT",     "--value WHAT",  "--transpose",
+      "--init INIT",   "--seed N",        "--kind WHAT",     "--tag NAME",       "--group GROUP", "--frozen",
+      "--detached",    "--alias-of LEAF", "--for TIME",      "--until-commit N", "--at-commit N", "--one-by-one",
+      "--every N"};
   size_t len;
   const struct esp_cli_command *commands = esp_cli_commands(&len);
   for (size_t i = 0; i < len; i++) {
@@ -95,6 +96,8 @@ static void a_failed_allocation_is_never_a_success(void **state) {
                                "groups",
                                "groups --json",
                                "workers --json",
+                               "timers",
+                               "timers --json",
                                "get head.weight w",
                                "export m",
                                "export m --json",

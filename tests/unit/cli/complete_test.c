@@ -10,7 +10,7 @@ static void assert_completes(const char *line, const char *candidates) {
 
 static void commands_come_first(void **state) {
   (void)state;
-  assert_completes("t", "tree\ntop\nthaw\ntie\n");
+  assert_completes("t", "tree\ntimers\ntop\nthaw\ntimer\ntie\n");
   assert_completes("--json di", "digest\n");
   assert_completes("help fre", "freeze\n");
   assert_completes("nosuch", "");
@@ -60,6 +60,24 @@ static void groups_are_the_server_s(void **state) {
   assert_completes("group create new ", "");
 }
 
+static void timers_are_the_server_s(void **state) {
+  (void)state;
+  static const struct esp_timer_info timers[] = {{.timer = 3}, {.timer = 31}, {.timer = 4}};
+  fake.timers = (struct esp_timers){.len = 3, .timers = timers};
+  assert_completes("timer ", "cancel\n");
+  assert_completes("timer s", "");
+  assert_completes("timer cancel ", "3\n31\n4\n");
+  assert_completes("timer cancel 3", "3\n31\n");
+  assert_int_equal(fake.options.deadline_ms, 1000);
+  assert_completes("timer cancel 3 ", "");
+  assert_completes("freeze enc --f", "--for\n");
+  assert_completes("thaw enc --one", "--one-by-one\n");
+  assert_completes("thaw enc --every ", "");
+  fake.code = ESP_UNAVAILABLE;
+  fake.message = "nobody is there";
+  assert_fails("complete timer cancel 3", 5, "");
+}
+
 static void both_sides_of_an_operation_are_paths(void **state) {
   (void)state;
   assert_completes("tie ", "enc.\nhead.\ntied\n");
@@ -90,13 +108,9 @@ static void silence_is_no_candidate(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      TEST(commands_come_first),
-      TEST(options_are_those_of_the_command),
-      TEST(paths_come_one_component_at_a_time),
-      TEST(groups_are_the_server_s),
-      TEST(both_sides_of_an_operation_are_paths),
-      TEST(files_are_the_shell_s),
-      TEST(silence_is_no_candidate),
+      TEST(commands_come_first),     TEST(options_are_those_of_the_command), TEST(paths_come_one_component_at_a_time),
+      TEST(groups_are_the_server_s), TEST(timers_are_the_server_s),          TEST(both_sides_of_an_operation_are_paths),
+      TEST(files_are_the_shell_s),   TEST(silence_is_no_candidate),
   };
   return cmocka_run_group_tests_name("cli.complete", tests, NULL, NULL);
 }

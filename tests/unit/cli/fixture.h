@@ -53,6 +53,7 @@ static struct {
   const char *group;                 /* the only one that there is, but for `default`; NULL: none */
   char reason[64];                   /* of the last apply */
   struct esp_history history;        /* what esp_history_list returns */
+  struct esp_timers timers;          /* what esp_timers_list returns */
   uint64_t since_epoch;              /* it was asked for */
   uint64_t limit;                    /* likewise */
   struct esp_apply_options apply_options;
@@ -294,7 +295,7 @@ static inline void say(const char *format, ...) {
 static inline void say_op(const struct esp_op *op) {
   static const char *const kinds[] = {"FREEZE",  "THAW",   "SET",    "DETACH", "ATTACH", "TIE",    "UNTIE",
                                       "REGROUP", "ADJUST", "COPY",   "RENAME", "ADD",    "REMOVE", "REINIT",
-                                      "RESET",   "DEFINE", "DELETE", "NAME",   "UNDO"};
+                                      "RESET",   "DEFINE", "DELETE", "NAME",   "UNDO",   "CANCEL"};
   say("%s", kinds[op->kind]);
   if (op->name != NULL && op->name[0] != '\0')
     say(" name:%s", op->name);
@@ -307,6 +308,16 @@ static inline void say_op(const struct esp_op *op) {
     say(" stage:%u", (unsigned)op->stage);
   if (op->epoch != 0)
     say(" epoch:%u", (unsigned)op->epoch);
+  if (op->at_commit != 0)
+    say(" at:%u", (unsigned)op->at_commit);
+  if (op->until_commit != 0)
+    say(" until:%u", (unsigned)op->until_commit);
+  if (op->for_ms != 0)
+    say(" for:%u", (unsigned)op->for_ms);
+  if (op->one_by_one || op->every != 0)
+    say(" gradual:%d,%u", op->one_by_one, (unsigned)op->every);
+  if (op->timer != 0)
+    say(" timer:%u", (unsigned)op->timer);
   if (op->init != ESP_ZEROS)
     say(" init:%d,%g,%g,%u", (int)op->init, op->a, op->b, (unsigned)op->seed);
   for (size_t i = 0; i < op->hypers_len; i++)
@@ -379,6 +390,22 @@ enum esp_code esp_history_list(esp_client *client, uint64_t since_epoch, uint64_
 
 void esp_history_free(struct esp_history *history) {
   esp_free(history);
+}
+
+enum esp_code esp_timers_list(esp_client *client, struct esp_timers **ret, struct esp_status *st) {
+  assert_non_null(client);
+  if (fake.code != ESP_OK)
+    return answer(st);
+  struct esp_timers *made = esp_malloc(sizeof *made);
+  if (made == NULL)
+    return esp_fail(st, ESP_RESOURCE_EXHAUSTED, "no memory");
+  *made = fake.timers;
+  *ret = made;
+  return ESP_OK;
+}
+
+void esp_timers_free(struct esp_timers *timers) {
+  esp_free(timers);
 }
 
 enum esp_code esp_stage(esp_client *client, const char *path, const struct esp_tensor *tensor, uint64_t *ret_stage,

@@ -189,6 +189,70 @@ static void workers_are_a_table(void **state) {
   assert_fails("workers", 6, "espctl: Workers is not built yet\n");
 }
 
+static const struct esp_timer_info timers[] = {
+    {.timer = 3, .wait = ESP_WAIT_COMMIT, .at = 1204, .left = 1, .selection = "enc", .leaves = 2, .epoch = 4},
+    {.timer = 12,
+     .wait = ESP_WAIT_PUSHES,
+     .at = 1500,
+     .left = 300,
+     .reset_state = true,
+     .selection = "layers.[11-0] \x1b[2J",
+     .leaves = 1,
+     .epoch = 5},
+    {.timer = 13,
+     .wait = ESP_WAIT_TIME,
+     .at = 1000,
+     .left = 0,
+     .freezes = true,
+     .until_commit = 9000,
+     .selection = "head",
+     .leaves = 1,
+     .epoch = 5},
+    {.timer = 14,
+     .wait = ESP_WAIT_COMMIT,
+     .at = 2000,
+     .left = 797,
+     .freezes = true,
+     .for_ms = 5400000,
+     .selection = "",
+     .leaves = 4,
+     .epoch = 6}};
+
+static void timers_are_a_table(void **state) {
+  (void)state;
+  fake.timers = (struct esp_timers){.epoch = 6, .commit = 1203, .lineage = 0xabc, .len = 4, .timers = timers};
+  assert_run("timers",
+             "TIMER  DOES                      WHEN                             LEFT  LEAVES  EPOCH  SELECTION\n"
+             "    3  thaw                      commit 1204                  1 commit       2      4  enc\n"
+             "   12  thaw, state reset         push 1500                  300 pushes       1      5  "
+             "layers.[11-0] ?[2J\n"
+             "   13  freeze until commit 9000  1970-01-01T00:00:01.000Z          0ms       1      5  head\n"
+             "   14  freeze for 1h 30m         commit 2000               797 commits       4      6\n");
+  json_t *json = run_json("timers --json");
+  assert_int_equal(int_of(json, "epoch"), 6);
+  assert_int_equal(int_of(json, "commit"), 1203);
+  assert_string_equal(json_string_value(json_object_get(json, "lineage")), "0000000000000abc");
+  const json_t *list = json_object_get(json, "timers");
+  assert_int_equal(json_array_size(list), 4);
+  const json_t *thaw = json_array_get(list, 1), *freeze = json_array_get(list, 2);
+  assert_int_equal(int_of(thaw, "timer"), 12);
+  assert_string_equal(json_string_value(json_object_get(thaw, "does")), "thaw");
+  assert_string_equal(json_string_value(json_object_get(thaw, "wait")), "pushes");
+  assert_true(int_of(thaw, "at") == 1500 && int_of(thaw, "left") == 300 && int_of(thaw, "leaves") == 1);
+  assert_true(json_is_true(json_object_get(thaw, "reset_state")));
+  assert_string_equal(json_string_value(json_object_get(freeze, "does")), "freeze");
+  assert_string_equal(json_string_value(json_object_get(freeze, "wait")), "time");
+  assert_string_equal(json_string_value(json_object_get(freeze, "selection")), "head");
+  assert_true(int_of(freeze, "until_commit") == 9000 && int_of(freeze, "for_ms") == 0 && int_of(freeze, "epoch") == 5);
+  assert_int_equal(int_of(json_array_get(list, 3), "for_ms"), 5400000);
+  json_decref(json);
+  fake.timers.len = 0;
+  assert_run("timers", "no timers: nothing will freeze or thaw by itself (epoch 6)\n");
+  fake.code = ESP_UNIMPLEMENTED;
+  fake.message = "there is no method";
+  assert_fails("timers", 6, "espctl: there is no method\n");
+}
+
 static void digest_is_a_line_a_leaf(void **state) {
   (void)state;
   assert_run("digest enc", "01020000000000000000000000000000  enc.bias\n"
@@ -217,8 +281,8 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       TEST(status_is_read_at_a_glance), TEST(tree_is_a_table_with_totals),  TEST(tree_has_all_in_json),
       TEST(select_lists_what_matches),  TEST(history_is_told_oldest_first), TEST(a_group_is_shown_with_its_leaves),
-      TEST(groups_are_added_up),        TEST(workers_are_a_table),          TEST(digest_is_a_line_a_leaf),
-      TEST(ping_waits_only_when_told),
+      TEST(groups_are_added_up),        TEST(workers_are_a_table),          TEST(timers_are_a_table),
+      TEST(digest_is_a_line_a_leaf),    TEST(ping_waits_only_when_told),
   };
   return cmocka_run_group_tests_name("cli.look", tests, NULL, NULL);
 }

@@ -111,6 +111,11 @@ static void every_command_is_its_operation(void **state) {
   assert_says("add a.b f32 3 --kind buffer --tag T --group g --frozen --detached --alias-of c --transpose --init "
               "constant(2)",
               "ADD a.b transposed init:1,2,0,0 leaf:a.b,1,3,0,1,2,T,g,c,1,1,1\n");
+  assert_says("freeze enc --for 1h30m", "FREEZE enc for:5400000\n");
+  assert_says("freeze --until-commit=9 enc --at-commit 7", "FREEZE enc at:7 until:9\n");
+  assert_says("thaw enc --at-commit 7 --reset-state", "THAW enc reset at:7\n");
+  assert_says("thaw layers.[11-0] --one-by-one --every 500", "THAW layers.[11-0] gradual:1,500\n");
+  assert_says("timer cancel 3", "CANCEL timer:3\n");
   assert_says("freeze -- --odd", "FREEZE --odd\n");
   assert_says("undo", "UNDO\n");
   assert_says("undo 17", "UNDO epoch:17\n");
@@ -151,6 +156,13 @@ static void wrong_words_are_an_error_of_usage(void **state) {
                "espctl: 'one' is no initializer; expected zeros, constant(x), uniform(low,high) or "
                "normal(mean,stddev)\n");
   assert_fails("adjust fast lr", 2, "espctl: 'lr': expected NAME=VALUE, as lr=0.01\n");
+  assert_fails("freeze a --for 1s --until-commit 5", 2,
+               "espctl: --for and --until-commit both say when it ends: give one of them\n");
+  assert_fails("thaw a --one-by-one", 2, "espctl: --one-by-one needs --every N, the commits between two thaws\n");
+  assert_fails("tie a b --every 5", 2, "espctl: tie takes no --every; espctl help tie lists what it takes\n");
+  assert_fails("timer cancel x", 2, "espctl: 'x' is no timer; expected a number from 1\n");
+  assert_fails("timer list 3", 2, "espctl: timer 'list': expected cancel\n");
+  assert_fails("timer cancel", 2, "espctl: timer needs ACTION ID; see espctl help timer\n");
   assert_fails("apply", 2, "espctl: there is no operation to apply; see espctl help apply\n");
   assert_fails("apply -e #", 2, "espctl: there is no operation to apply; see espctl help apply\n");
   assert_int_equal(fake.applies, 0);
@@ -165,9 +177,9 @@ static void several_are_one_transaction(void **state) {
   assert_string_equal(fake.said, "FREEZE enc\nTIE a\tb to:c\nRESET enc\n");
   assert_string_equal(fake.reason, "why");
   assert_int_equal(fake.applies, 1);
-  assert_fails("apply -e freeze -e thaw\ta", 2, "espctl: -e 1:1:7: freeze needs SELECTION\n");
-  assert_fails("apply -e thaw\ta\tb", 2,
-               "espctl: -e:1:8: 'b' is one word too many for thaw SELECTION [--reset-state]\n");
+  assert_fails("apply -e freeze -e thaw\ta", 2,
+               "espctl: -e 1:1:7: freeze needs SELECTION [--for TIME | --until-commit N] [--at-commit N]\n");
+  assert_fails("apply -e reset\ta\tb", 2, "espctl: -e:1:9: 'b' is one word too many for reset SELECTION\n");
 }
 
 static void a_file_has_one_a_line(void **state) {
@@ -180,9 +192,9 @@ static void a_file_has_one_a_line(void **state) {
   fflush(stream);
   snprintf(line, sizeof line, "apply -e reset\thead %s", file);
   assert_says(line, "RESET head\nFREEZE enc\nADJUST name:head lr=0.1\n");
-  fputs("  freeze\n", stream);
+  fputs("  detach\n", stream);
   fclose(stream);
-  snprintf(message, sizeof message, "espctl: %s:5:9: freeze needs SELECTION\n", file);
+  snprintf(message, sizeof message, "espctl: %s:5:9: detach needs SELECTION\n", file);
   snprintf(line, sizeof line, "apply %s", file);
   assert_fails(line, 2, message);
   unlink(file);
@@ -271,6 +283,7 @@ static void each_field_of_a_diff_is_readable(void **state) {
       {6, "x", "detached", "true", "false", ""},
       {7, "x", "value", "", "copied from a.b", ""},
       {8, "x", "state", "", "reset", ""},
+      {8, "x", "timer", "thaw at commit 500 (timer 3)", "", ""},
       {9, "x", "stepped_by", "default", "fast", ""},
       {0, "", "group", "default", "fast", ""},
       {0, "enc", "group", "", "slow", "enc.old"},
@@ -278,22 +291,23 @@ static void each_field_of_a_diff_is_readable(void **state) {
       {0, "fast", "optimizer", "", "sgd(lr=1)", ""},
       {0, "@head", "selection", "a|b", "a", ""},
   };
-  fake.apply = (struct esp_apply_result){.epoch = 5, .commit = 6, .changes_len = 14, .changes = of_all};
+  fake.apply = (struct esp_apply_result){.epoch = 5, .commit = 6, .changes_len = 15, .changes = of_all};
   assert_run("remove a.b", "a.w     leaf        added: f32 [3, 4]\n"
                            "a.b     leaf        removed: f32 [3] buffer\n"
                            "c.d     path        a.d -> c.d\n"
-                           "t       parameter   7 (t) -> 5 (e.w) transposed  because tied to e.w\n"
-                           "x       frozen      false -> true                because tied to e.w\n"
+                           "t       parameter   7 (t) -> 5 (e.w) transposed             because tied to e.w\n"
+                           "x       frozen      false -> true                           because tied to e.w\n"
                            "x       detached    true -> false\n"
                            "x       value       copied from a.b\n"
                            "x       state       reset\n"
+                           "x       timer       thaw at commit 500 (timer 3) -> (none)\n"
                            "x       stepped by  default -> fast\n"
                            "(root)  group       default -> fast\n"
-                           "enc     group       (none) -> slow               as before at enc.old\n"
+                           "enc     group       (none) -> slow                          as before at enc.old\n"
                            "enc     tag         Chain -> (none)\n"
                            "fast    optimizer   (none) -> sgd(lr=1)\n"
                            "@head   selection   a|b -> a\n"
-                           "14 changes; commit 6, epoch 5\n");
+                           "15 changes; commit 6, epoch 5\n");
 }
 
 static void without_memory_nothing_is_applied_by_half(void **state) {

@@ -264,6 +264,80 @@ static void undo_and_history_are_asked_for(void **state) {
   esp_buf_done(&buf);
 }
 
+static void timed(void **state) {
+  (void)state;
+  const struct esp_op ops[] = {
+      {.kind = ESP_OP_FREEZE, .selection = "a", .at_commit = 1, .until_commit = 2, .for_ms = 3},
+      {.kind = ESP_OP_THAW, .selection = "b", .at_commit = 4},
+      {.kind = ESP_OP_THAW, .selection = "c", .reset_state = true, .one_by_one = true, .every = 5},
+      {.kind = ESP_OP_CANCEL_TIMER, .timer = 6},
+  };
+  Espalier__V1__ApplyRequest *message = encode(ops, 4, NULL);
+  const Espalier__V1__Operation__Freeze *freeze = message->operations[0]->freeze;
+  const Espalier__V1__Operation__Thaw *later = message->operations[1]->thaw, *gradual = message->operations[2]->thaw;
+  assert_true(freeze->at_commit == 1 && freeze->until_commit == 2 && freeze->for_ms == 3);
+  assert_string_equal(freeze->selection, "a");
+  assert_true(later->at_commit == 4 && !later->one_by_one && later->every_commits == 0 && !later->reset_state);
+  assert_string_equal(later->selection, "b");
+  assert_true(gradual->at_commit == 0 && gradual->one_by_one && gradual->every_commits == 5 && gradual->reset_state);
+  assert_int_equal(message->operations[3]->operation_case, CASE(CANCEL_TIMER));
+  assert_int_equal(message->operations[3]->cancel_timer->timer, 6);
+  done(message);
+}
+
+/* Two pages; every allocation fails in turn. */
+static void timers_pages(void **state) {
+  (void)state;
+  Espalier__V1__TimersResponse__Timer freeze = ESPALIER__V1__TIMERS_RESPONSE__TIMER__INIT, thaw = freeze,
+                                      *list[] = {&freeze, &thaw};
+  freeze.id = 3;
+  freeze.due = ESPALIER__V1__TIMERS_RESPONSE__TIMER__DUE__TIME;
+  freeze.at = 4;
+  freeze.left = 5;
+  freeze.freezes = 1;
+  freeze.until_commit = 6;
+  freeze.for_ms = 7;
+  freeze.selection = (char *)"enc | head";
+  freeze.leaves = 8;
+  freeze.epoch = 9;
+  thaw.id = 10;
+  thaw.due = ESPALIER__V1__TIMERS_RESPONSE__TIMER__DUE__PUSHES;
+  thaw.reset_state = 1;
+  Espalier__V1__TimersResponse message = ESPALIER__V1__TIMERS_RESPONSE__INIT;
+  message.epoch = 11;
+  message.commit = 12;
+  message.lineage = 13;
+  message.n_timers = 2;
+  message.timers = list;
+  struct esp_buf buf;
+  pack(&buf, &message.base);
+  struct esp_span span = {buf.data, buf.len};
+  enum esp_code code = ESP_RESOURCE_EXHAUSTED;
+  int64_t fail = 0;
+  for (; code != ESP_OK; fail++) {
+    struct esp_timers *timers = NULL;
+    esp_alloc_fail_at(fail);
+    code = esp_decode_timers((struct esp_in){&span, 1}, &timers, NULL);
+    if (code == ESP_OK)
+      code = esp_decode_timers((struct esp_in){&span, 1}, &timers, NULL);
+    esp_alloc_fail_at(-1);
+    assert_true(code == ESP_OK || (code == ESP_RESOURCE_EXHAUSTED && fail < 100));
+    if (code == ESP_OK) {
+      assert_int_equal(timers->len, 4);
+      assert_true(timers->epoch == 11 && timers->commit == 12 && timers->lineage == 13);
+      const struct esp_timer_info *a = &timers->timers[2], *b = &timers->timers[3];
+      assert_true(a->timer == 3 && a->wait == ESP_WAIT_TIME && a->at == 4 && a->left == 5 && a->freezes);
+      assert_true(a->until_commit == 6 && a->for_ms == 7 && a->leaves == 8 && a->epoch == 9 && !a->reset_state);
+      assert_string_equal(a->selection, "enc | head");
+      assert_true(b->timer == 10 && b->wait == ESP_WAIT_PUSHES && !b->freezes && b->reset_state);
+      assert_string_equal(b->selection, "");
+    }
+    esp_timers_free(timers);
+  }
+  assert_true(fail > 3);
+  esp_buf_done(&buf);
+}
+
 static void options(void **state) {
   (void)state;
   const struct esp_op op = {.kind = ESP_OP_FREEZE, .selection = "a"};
@@ -295,10 +369,10 @@ static void no_memory(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {ESP_TEST(selections),    ESP_TEST(ties),
-                                     ESP_TEST(names),         ESP_TEST(hyperparameters),
-                                     ESP_TEST(initializers),  ESP_TEST(leaves_and_nodes),
-                                     ESP_TEST(options),       ESP_TEST(no_memory),
-                                     ESP_TEST(history_pages), ESP_TEST(undo_and_history_are_asked_for)};
+  const struct CMUnitTest tests[] = {
+      ESP_TEST(selections),      ESP_TEST(ties),          ESP_TEST(names),
+      ESP_TEST(hyperparameters), ESP_TEST(initializers),  ESP_TEST(leaves_and_nodes),
+      ESP_TEST(options),         ESP_TEST(no_memory),     ESP_TEST(timed),
+      ESP_TEST(timers_pages),    ESP_TEST(history_pages), ESP_TEST(undo_and_history_are_asked_for)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -29,6 +29,11 @@ static void say_flag(const char *name, bool flag) {
     say(" %s", name);
 }
 
+static void say_number(const char *name, uint64_t number) {
+  if (number != 0)
+    say(" %s=%llu", name, (unsigned long long)number);
+}
+
 static void say_op(const struct esp_plan_op *op) {
   static const char *const kinds[] = {"freeze", "thaw",   "detach", "attach", "tie",  "untie",  "regroup",
                                       "adjust", "set",    "copy",   "rename", "add",  "remove", "reinit",
@@ -55,8 +60,13 @@ static void say_op(const struct esp_plan_op *op) {
   say_text("tag", op->tag);
   say_text("group", op->group);
   say_text("alias", op->alias_of);
-  if (op->epoch != 0)
-    say(" epoch=%llu", (unsigned long long)op->epoch);
+  say_number("epoch", op->epoch);
+  say_number("at", op->at_commit);
+  say_number("until", op->until_commit);
+  say_number("for", op->for_ms);
+  say_flag("gradual", op->one_by_one);
+  say_number("every", op->every);
+  say_number("timer", op->timer);
 }
 
 /* The text is these operations, separated by "; ". */
@@ -84,6 +94,9 @@ static void assert_wrong(const char *text, const char *message) {
   assert_string_equal(st.message, message);
   esp_plan_done(&plan);
 }
+
+#define FREEZE_WORDS "SELECTION [--for TIME | --until-commit N] [--at-commit N]"
+#define FREEZE_USAGE "freeze " FREEZE_WORDS
 
 /* ---- tests ---- */
 
@@ -113,8 +126,61 @@ static void every_operation(void **state) {
   assert_says("group delete fast", "delete name=fast");
   assert_says("name backbone 'enc & !name:bias'", "name selection=enc & !name:bias name=backbone");
   assert_says("name backbone ''", "name name=backbone");
+  assert_says("timer cancel 3", "cancel timer=3");
   assert_says("undo", "undo");
   assert_says("undo 18446744073709551615", "undo epoch=18446744073709551615");
+}
+
+static void timed(void **state) {
+  (void)state;
+  assert_says("freeze enc --for 10m", "freeze selection=enc for=600000");
+  assert_says("freeze --for=1h30m enc", "freeze selection=enc for=5400000");
+  assert_says("freeze enc --until-commit 500", "freeze selection=enc until=500");
+  assert_says("freeze enc --at-commit 1", "freeze selection=enc at=1");
+  assert_says("freeze enc --until-commit 2 --at-commit 1", "freeze selection=enc at=1 until=2");
+  assert_says("freeze enc --at-commit 18446744073709551615 --for 500ms",
+              "freeze selection=enc at=18446744073709551615 for=500");
+  assert_says("thaw enc --at-commit 7 --reset-state", "thaw selection=enc reset at=7");
+  assert_says("thaw 'layers.[11-0]' --one-by-one --every 500", "thaw selection=layers.[11-0] gradual every=500");
+  assert_says("thaw --every=1 --one-by-one --reset-state a", "thaw selection=a reset gradual every=1");
+  assert_says("timer cancel 18446744073709551615", "cancel timer=18446744073709551615");
+  static const char *const times[] = {"", "0s", "10", "10 m", "-1s", "1.5h", "m", "30m1h", "213503982335d"};
+  for (size_t i = 0; i < sizeof times / sizeof times[0]; i++) {
+    char line[64], message[128];
+    snprintf(line, sizeof line, "freeze a --for '%s'", times[i]);
+    snprintf(message, sizeof message, "f:1:16: '%s' is no time; expected one as 500ms, 10s, 10m, 1h30m, 2d", times[i]);
+    assert_wrong(line, message);
+  }
+}
+
+static void contradictions(void **state) {
+  (void)state;
+  assert_wrong("freeze a --for 1s --until-commit 5",
+               "f:1:10: --for and --until-commit both say when it ends: give one of them");
+  assert_wrong("freeze a --until-commit=5 --for=1s",
+               "f:1:27: --for and --until-commit both say when it ends: give one of them");
+  assert_wrong("freeze a --at-commit 5 --until-commit 5", "f:1:24: --until-commit 5 is not after --at-commit 5");
+  assert_wrong("freeze --until-commit=4 a --at-commit 5", "f:1:8: --until-commit 4 is not after --at-commit 5");
+  assert_wrong("freeze a --at-commit 0", "f:1:22: '0' is no commit; expected a number from 1");
+  assert_wrong("freeze a --until-commit 1x", "f:1:25: '1x' is no commit; expected a number from 1");
+  assert_wrong("freeze a --until-commit -1", "f:1:25: '-1' is no commit; expected a number from 1");
+  assert_wrong("freeze a --every 5", "f:1:10: freeze takes no --every; it is " FREEZE_USAGE);
+  assert_wrong("thaw a --one-by-one", "f:1:8: --one-by-one needs --every N, the commits between two thaws");
+  assert_wrong("thaw a --every 5", "f:1:8: --every needs --one-by-one");
+  assert_wrong("thaw a --one-by-one --every 5 --at-commit 9",
+               "f:1:31: --one-by-one begins now: it takes no --at-commit");
+  assert_wrong("thaw a --one-by-one --every 0", "f:1:29: '0' is no count of commits; expected a number from 1");
+  assert_wrong("thaw a --for 1s",
+               "f:1:8: thaw takes no --for; it is thaw SELECTION [--reset-state] [--at-commit N | --one-by-one --every "
+               "N]");
+  assert_wrong("timer", "f:1:6: timer needs cancel");
+  assert_wrong("timer list", "f:1:7: timer 'list': expected cancel");
+  assert_wrong("timer cancel", "f:1:13: timer cancel needs ID");
+  assert_wrong("timer cancel 0", "f:1:14: '0' is no timer; expected a number from 1");
+  assert_wrong("timer cancel 18446744073709551616",
+               "f:1:14: '18446744073709551616' is no timer; expected a number from 1");
+  assert_wrong("timer cancel 1 2", "f:1:16: '2' is one word too many for timer cancel ID");
+  assert_wrong("cancel 1", "f:1:1: there is no operation 'cancel'");
 }
 
 static void initializers(void **state) {
@@ -204,7 +270,7 @@ static void a_file_is_lines(void **state) {
   assert_says("freeze a#b", "freeze selection=a#b"); /* no word begins there */
   assert_says("freeze '#a'", "freeze selection=#a");
   assert_wrong("freeze a\n\n  frezee b\n", "f:3:3: there is no operation 'frezee'");
-  assert_wrong("freeze \xc3\xa9 \xc3\xa9", "f:1:10: '\xc3\xa9' is one word too many for freeze SELECTION");
+  assert_wrong("freeze \xc3\xa9 \xc3\xa9", "f:1:10: '\xc3\xa9' is one word too many for " FREEZE_USAGE);
   assert_wrong("freeze a\nfreeze \xff", "f:2:1: the line is not UTF-8 text");
   struct esp_plan plan;
   struct esp_status st;
@@ -233,16 +299,16 @@ static void quotes_are_a_shell_s(void **state) {
 
 static void wrong_words_say_where(void **state) {
   (void)state;
-  assert_wrong("freeze", "f:1:7: freeze needs SELECTION");
-  assert_wrong("freeze  # all", "f:1:9: freeze needs SELECTION");
+  assert_wrong("freeze", "f:1:7: freeze needs " FREEZE_WORDS);
+  assert_wrong("freeze  # all", "f:1:9: freeze needs " FREEZE_WORDS);
   assert_wrong("tie a", "f:1:6: tie needs LEAF TO [--transpose] [--value keep|mean]");
   assert_wrong("tie a b c", "f:1:9: 'c' is one word too many for tie LEAF TO [--transpose] [--value keep|mean]");
   assert_wrong("tie a b --value max", "f:1:17: 'max': expected keep or mean");
   assert_wrong("tie a b --value=max", "f:1:9: 'max': expected keep or mean");
   assert_wrong("tie a b --value", "f:1:16: --value needs a value");
   assert_wrong("tie a b --transpose=yes", "f:1:9: --transpose takes no value");
-  assert_wrong("freeze a --transpose", "f:1:10: freeze takes no --transpose; it is freeze SELECTION");
-  assert_wrong("freeze a --nosuch=x", "f:1:10: freeze takes no --nosuch; it is freeze SELECTION");
+  assert_wrong("freeze a --transpose", "f:1:10: freeze takes no --transpose; it is " FREEZE_USAGE);
+  assert_wrong("freeze a --nosuch=x", "f:1:10: freeze takes no --nosuch; it is " FREEZE_USAGE);
   assert_wrong("untie a --state keep", "f:1:17: 'keep': expected copy or reset");
   assert_wrong("reinit a zeros --seed -1", "f:1:23: '-1' is no seed; expected a number from 0 to 2^64-1");
   assert_wrong("reinit a zeros --seed 18446744073709551616",
@@ -251,7 +317,7 @@ static void wrong_words_say_where(void **state) {
   assert_wrong("adjust fast lr", "f:1:13: 'lr': expected NAME=VALUE, as lr=0.01");
   assert_wrong("adjust fast lr=1 =2", "f:1:18: '=2': expected NAME=VALUE, as lr=0.01");
   assert_wrong("adjust fast lr=", "f:1:13: 'lr=': expected NAME=VALUE, as lr=0.01");
-  assert_wrong("group", "f:1:6: group needs one of create, set and delete");
+  assert_wrong("group", "f:1:6: group needs create, set or delete");
   assert_wrong("group show fast", "f:1:7: group 'show': expected create, set or delete");
   assert_wrong("group create fast", "f:1:18: group create needs GROUP OPTIMIZER");
   assert_wrong("create fast sgd", "f:1:1: there is no operation 'create'");
@@ -343,11 +409,10 @@ static void usages(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      ESP_TEST(every_operation),      ESP_TEST(initializers),
-      ESP_TEST(added_leaves),         ESP_TEST(a_file_is_lines),
-      ESP_TEST(quotes_are_a_shell_s), ESP_TEST(wrong_words_say_where),
-      ESP_TEST(too_much_is_refused),  ESP_TEST(words_are_text),
-      ESP_TEST(without_memory),       ESP_TEST(usages),
+      ESP_TEST(every_operation),      ESP_TEST(initializers),          ESP_TEST(timed),
+      ESP_TEST(contradictions),       ESP_TEST(added_leaves),          ESP_TEST(a_file_is_lines),
+      ESP_TEST(quotes_are_a_shell_s), ESP_TEST(wrong_words_say_where), ESP_TEST(too_much_is_refused),
+      ESP_TEST(words_are_text),       ESP_TEST(without_memory),        ESP_TEST(usages),
   };
   return cmocka_run_group_tests_name("formats.plan", tests, NULL, NULL);
 }
