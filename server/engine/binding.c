@@ -78,7 +78,7 @@ static enum esp_code tie_means(struct esp_transaction *tx, const struct esp_oper
 static enum esp_code tie_pairs(struct esp_transaction *tx, const struct esp_operation *op, const struct esp_pair *pairs,
                                size_t len, struct esp_status *st) {
   enum esp_code code = op->mean ? tie_means(tx, op, pairs, len, st) : ESP_OK;
-  const struct esp_layout *view = esp_edit_view(tx->edit);
+  const struct esp_layout *view = esp_edit_peek(tx->edit);
   for (size_t i = 0; i < len && code == ESP_OK; i++)
     tie_note(tx, view, &pairs[i]);
   for (size_t i = 0; i < len && code == ESP_OK; i++) /* no tie changes the order of leaves */
@@ -89,7 +89,7 @@ static enum esp_code tie_pairs(struct esp_transaction *tx, const struct esp_oper
 enum esp_code esp_operation_tie(struct esp_transaction *tx, const struct esp_operation *op, struct esp_status *st) {
   struct esp_pair *pairs = NULL;
   size_t len = 0;
-  enum esp_code code = esp_pair_leaves(esp_edit_view(tx->edit), op->selection, op->to, &pairs, &len, st);
+  enum esp_code code = esp_pair_leaves(esp_edit_peek(tx->edit), op->selection, op->to, &pairs, &len, st);
   if (code == ESP_OK)
     code = esp_transaction_count(tx, len, st);
   tx->settles = true;

@@ -133,7 +133,7 @@ static enum esp_code run_set(struct esp_transaction *tx, const struct esp_operat
 
 static enum esp_code run_rename(struct esp_transaction *tx, const struct esp_operation *op, struct esp_status *st) {
   size_t first, len, from_len = strlen(op->selection);
-  esp_layout_range(esp_edit_view(tx->edit), op->selection, from_len, &first, &len);
+  esp_layout_range(esp_edit_peek(tx->edit), op->selection, from_len, &first, &len);
   enum esp_code code = esp_transaction_count(tx, len, st);
   return code == ESP_OK ? esp_edit_rename(tx->edit, op->selection, from_len, op->to, strlen(op->to), st) : code;
 }

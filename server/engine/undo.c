@@ -86,44 +86,214 @@ static enum esp_code check_later(struct esp_record *const *records, size_t len, 
   return code;
 }
 
-/* ---- one line ---- */
+/* ---- lines ---- */
 
 static bool is_field(const struct esp_change *change, const char *field) {
   return strcmp(change->field, field) == 0;
 }
 
-/* The leaf of a line, as a selection of one in the view of now; empty where it is gone. */
-static struct esp_selection one_leaf(const struct undo *undo, const struct esp_change *change, uint32_t *index) {
-  const struct esp_layout *view = esp_edit_view(undo->tx->edit);
-  const struct esp_leaf *leaf = change->leaf_id == 0 ? NULL : esp_layout_leaf_by_id(view, change->leaf_id);
-  if (leaf == NULL)
-    return (struct esp_selection){0};
-  *index = (uint32_t)(leaf - view->leaves);
-  return (struct esp_selection){.leaves = index, .len = 1};
+/* The leaf of a line in the tree of now; NULL where it is gone. */
+static const struct esp_leaf *leaf_of(const struct esp_layout *view, const struct esp_change *change) {
+  return change->leaf_id == 0 ? NULL : esp_layout_leaf_by_id(view, change->leaf_id);
 }
 
-/* Added leaves go, renamed ones get their old path. */
-static enum esp_code undo_place(const struct undo *undo, const struct esp_change *change, struct esp_status *st) {
-  uint32_t index;
-  struct esp_edit *edit = undo->tx->edit;
-  struct esp_selection sel = one_leaf(undo, change, &index);
-  if (is_field(change, "leaf") && change->from[0] == '\0' && sel.len > 0)
-    return esp_edit_remove(edit, &sel, st);
-  if (is_field(change, "path") && sel.len > 0) /* one that the transaction removed afterwards has no place */
-    return esp_edit_rename(edit, change->to, strlen(change->to), change->from, strlen(change->from), st);
-  return ESP_OK;
+/* ---- leaves that are chosen line by line ---- */
+
+struct chosen {
+  const struct esp_layout *view; /* borrowed: nothing changes the order of its leaves meanwhile */
+  uint8_t *marks;                /* by leaf */
+  struct esp_selection sel;      /* owned */
+};
+
+static void chosen_done(struct chosen *chosen) {
+  esp_free(chosen->marks);
+  esp_selection_done(&chosen->sel);
 }
 
-/* The parameter that a line says the leaf was bound to: its index, or SIZE_MAX where it is gone. */
-static size_t former_param(const struct esp_layout *view, const char *text) {
-  uint64_t id = 0;
-  if (sscanf(text, "parameter %" SCNu64, &id) != 1)
-    return SIZE_MAX;
-  for (size_t i = 0; i < view->params_len; i++) {
-    if (view->params[i].id == id)
-      return i;
+static enum esp_code chosen_init(struct chosen *chosen, const struct esp_layout *view, struct esp_status *st) {
+  *chosen = (struct chosen){.view = view};
+  chosen->marks = esp_calloc(view->leaves_len + 1, 1);
+  chosen->sel.leaves = esp_malloc_array(view->leaves_len + 1, sizeof(uint32_t));
+  if (chosen->marks != NULL && chosen->sel.leaves != NULL)
+    return ESP_OK;
+  (void)esp_transaction_memory(st);
+  return ESP_RESOURCE_EXHAUSTED;
+}
+
+/* After the last was marked: all of them, in path order. */
+static const struct esp_selection *chosen_list(struct chosen *chosen) {
+  for (size_t i = 0; i < chosen->view->leaves_len; i++) {
+    if (chosen->marks[i])
+      chosen->sel.leaves[chosen->sel.len++] = (uint32_t)i;
   }
-  return SIZE_MAX;
+  return &chosen->sel;
+}
+
+/* By leaf of the view: the first of its lines that is one of those, + 1, or 0. NULL without memory. */
+static size_t *first_lines(const struct undo *undo, const struct esp_layout *view,
+                           bool (*is_one)(const struct esp_change *)) {
+  size_t *lines = esp_calloc(view->leaves_len + 1, sizeof(*lines));
+  for (size_t i = lines == NULL ? 0 : undo->record->diff.len; i > 0; i--) {
+    const struct esp_change *change = &undo->record->diff.changes[i - 1];
+    const struct esp_leaf *leaf = leaf_of(view, change);
+    if (leaf != NULL && is_one(change))
+      lines[leaf - view->leaves] = i;
+  }
+  return lines;
+}
+
+static bool is_binding(const struct esp_change *change) {
+  return is_field(change, "parameter") && change->from[0] != '\0';
+}
+
+/* Of a tie: what groups have brought, and their definitions, goes with those. */
+static bool is_stepped(const struct esp_change *change) {
+  return is_field(change, "stepped_by") && change->because[0] != '\0';
+}
+
+/* ---- places: added leaves go, renamed ones get their old path ---- */
+
+/* Lines before *at, from the last to the first, up to one that tells of a path: what they added goes, at once. */
+static enum esp_code undo_added(const struct undo *undo, size_t *at, struct esp_status *st) {
+  struct chosen chosen;
+  enum esp_code code = chosen_init(&chosen, esp_edit_view(undo->tx->edit), st);
+  for (; code == ESP_OK && *at > 0 && !is_field(&undo->record->diff.changes[*at - 1], "path"); --*at) {
+    const struct esp_change *change = &undo->record->diff.changes[*at - 1];
+    const struct esp_leaf *leaf = leaf_of(chosen.view, change);
+    if (leaf != NULL && is_field(change, "leaf") && change->from[0] == '\0')
+      chosen.marks[leaf - chosen.view->leaves] = 1;
+  }
+  if (code == ESP_OK)
+    code = esp_edit_remove(undo->tx->edit, chosen_list(&chosen), st);
+  chosen_done(&chosen);
+  return code;
+}
+
+/* The node that leaves were renamed with: its path then and before, of which it has the first so many bytes. */
+struct moved {
+  const char *to;
+  const char *from;
+  size_t to_len;
+  size_t from_len;
+};
+
+static bool is_moved(const struct moved *moved, const struct esp_change *change) {
+  return esp_path_within(change->to, strlen(change->to), moved->to, moved->to_len) &&
+         esp_path_within(change->from, strlen(change->from), moved->from, moved->from_len) &&
+         strcmp(change->to + moved->to_len, change->from + moved->from_len) == 0;
+}
+
+/* Where the path's last component begins; 0 where it is the only one. */
+static size_t last_component(const char *path, size_t len) {
+  while (len > 0 && path[len - 1] != '.')
+    len--;
+  return len;
+}
+
+/* Makes it the nearest node that was renamed so and has this leaf too; false where there is none. */
+static bool moved_widen(struct moved *moved, const struct esp_change *change) {
+  struct moved wider = *moved;
+  while (!is_moved(&wider, change)) {
+    size_t to = last_component(wider.to, wider.to_len), from = last_component(wider.from, wider.from_len);
+    if (to == 0 || from == 0 || wider.to_len - to != wider.from_len - from ||
+        memcmp(wider.to + to, wider.from + from, wider.to_len - to) != 0)
+      return false;
+    wider.to_len = to - 1; /* without the dot */
+    wider.from_len = from - 1;
+  }
+  *moved = wider;
+  return true;
+}
+
+/* Renames back what the lines before *at say, as far as they are of one node: as one, where nothing else is in it. */
+static enum esp_code undo_paths(const struct undo *undo, size_t *at, struct esp_status *st) {
+  struct esp_edit *edit = undo->tx->edit;
+  const struct esp_layout *view = esp_edit_peek(edit);
+  const struct esp_change *changes = undo->record->diff.changes, *last = &changes[*at - 1];
+  struct moved moved = {.to = last->to, .from = last->from, .to_len = strlen(last->to), .from_len = strlen(last->from)};
+  size_t end = *at, len = 0, first, below;
+  for (; *at > 0 && is_field(&changes[*at - 1], "path"); --*at) {
+    const struct esp_leaf *leaf = leaf_of(view, &changes[*at - 1]);
+    if (leaf == NULL) /* the transaction removed it afterwards */
+      continue;
+    if (strcmp(leaf->path, changes[*at - 1].to) != 0 || !moved_widen(&moved, &changes[*at - 1]))
+      break;
+    len++;
+  }
+  esp_layout_range(view, moved.to, moved.to_len, &first, &below);
+  if (len > 0 && below == len)
+    return esp_edit_rename(edit, moved.to, moved.to_len, moved.from, moved.from_len, st);
+  enum esp_code code = ESP_OK;
+  for (size_t i = end; i > *at && code == ESP_OK; i--) {
+    const struct esp_change *change = &changes[i - 1];
+    if (leaf_of(esp_edit_peek(edit), change) != NULL)
+      code = esp_edit_rename(edit, change->to, strlen(change->to), change->from, strlen(change->from), st);
+  }
+  return code;
+}
+
+static enum esp_code undo_places(const struct undo *undo, struct esp_status *st) {
+  enum esp_code code = ESP_OK;
+  for (size_t at = undo->record->diff.len; at > 0 && code == ESP_OK;) {
+    const struct esp_change *change = &undo->record->diff.changes[at - 1];
+    if (is_field(change, "path"))
+      code = undo_paths(undo, &at, st);
+    else if (is_field(change, "leaf"))
+      code = undo_added(undo, &at, st);
+    else
+      at--;
+  }
+  return code;
+}
+
+/* ---- bindings ---- */
+
+/* What a leaf was bound to is what the first of its lines says. Ties come first, since none of them needs a walk, and
+ * then all leaves whose parameter is gone are untied at once. */
+struct rebinding {
+  const struct undo *undo;
+  const struct esp_layout *view; /* borrowed: ties change no order in it */
+  size_t *lines;                 /* by leaf: the first of its lines + 1, or 0 */
+  uint64_t (*params)[2];         /* id and index, by id */
+  size_t params_len;
+  struct chosen gone; /* leaves whose former parameters are */
+};
+
+static int pair_compare(const void *a, const void *b) {
+  const uint64_t *x = a, *y = b;
+  return x[0] < y[0] ? -1 : x[0] > y[0];
+}
+
+static void rebinding_done(struct rebinding *rebinding) {
+  esp_free(rebinding->lines);
+  esp_free(rebinding->params);
+  chosen_done(&rebinding->gone);
+}
+
+static enum esp_code rebinding_init(struct rebinding *rebinding, const struct undo *undo, struct esp_status *st) {
+  const struct esp_layout *view = esp_edit_view(undo->tx->edit);
+  *rebinding = (struct rebinding){.undo = undo, .view = view, .params_len = view->params_len};
+  rebinding->lines = first_lines(undo, view, is_binding);
+  rebinding->params = esp_malloc_array(view->params_len + 1, sizeof(*rebinding->params));
+  if (rebinding->lines == NULL || rebinding->params == NULL) {
+    (void)esp_transaction_memory(st);
+    return ESP_RESOURCE_EXHAUSTED;
+  }
+  for (size_t i = 0; i < view->params_len; i++)
+    memcpy(rebinding->params[i], (uint64_t[2]){view->params[i].id, i}, sizeof(*rebinding->params));
+  qsort(rebinding->params, view->params_len, sizeof(*rebinding->params), pair_compare);
+  return chosen_init(&rebinding->gone, view, st);
+}
+
+/* The parameter that a line says the leaf was bound to, in the layout of now; NULL where it is gone. */
+static const struct esp_place *former_place(const struct rebinding *rebinding, const struct esp_layout *now,
+                                            const char *text) {
+  uint64_t key[2] = {0};
+  if (sscanf(text, "parameter %" SCNu64, &key[0]) != 1)
+    return NULL;
+  const uint64_t *found =
+      bsearch(key, rebinding->params, rebinding->params_len, sizeof(*rebinding->params), pair_compare);
+  return found == NULL || now->params[found[1]].leaves_len == 0 ? NULL : &now->params[found[1]];
 }
 
 static bool ends_with(const char *text, const char *end) {
@@ -133,37 +303,53 @@ static bool ends_with(const char *text, const char *end) {
 
 /* A leaf of the parameter to tie this one to: the primary one, or another where this is that one and only its view was
  * another. Itself where there is no other. */
-static uint32_t other_leaf(const struct esp_layout *view, size_t param, uint32_t index) {
-  uint32_t primary = view->params[param].primary;
+static uint32_t other_leaf(const struct esp_layout *view, uint32_t index, const struct esp_place *place) {
+  uint32_t primary = place->primary;
   for (uint32_t i = 0; i < view->leaves_len && primary == index; i++) {
-    if (i != index && view->leaves[i].param == param)
+    if (i != index && esp_layout_place(view, &view->leaves[i]) == place)
       return i;
   }
   return primary;
 }
 
-/* Back to the parameter that it was bound to, or, where that went with the tie, to one of its own. */
-static enum esp_code undo_binding(const struct undo *undo, const struct esp_change *change, struct esp_status *st) {
-  uint32_t index;
-  struct esp_selection sel = one_leaf(undo, change, &index);
-  if (!is_field(change, "parameter") || sel.len == 0 || change->from[0] == '\0')
-    return ESP_OK;
-  const struct esp_layout *view = esp_edit_view(undo->tx->edit);
-  size_t param = former_param(view, change->from);
-  if (param == SIZE_MAX) {
-    const struct esp_operation untie = {.kind = ESP_OPERATION_UNTIE, .selection = change->path};
-    esp_work_note(&undo->tx->work,
+/* Back to the parameter that it was bound to, or, where that went with the tie, among those that get one of their own.
+ */
+static enum esp_code rebind(struct rebinding *rebinding, uint32_t index, const struct esp_change *change,
+                            struct esp_status *st) {
+  struct esp_transaction *tx = rebinding->undo->tx;
+  const struct esp_layout *now = esp_edit_peek(tx->edit);
+  const struct esp_place *place = former_place(rebinding, now, change->from);
+  if (place == NULL) {
+    esp_work_note(&tx->work,
                   "leaf %s: its former value and optimizer state are gone: it has a copy of what it "
                   "was tied to",
                   change->path);
-    return esp_operation_untie(undo->tx, &untie, &sel, st);
+    rebinding->gone.marks[index] = 1;
+    return ESP_OK;
   }
-  uint32_t to = other_leaf(view, param, index);
+  uint32_t to = other_leaf(now, index, place);
   if (to == index)
     return ESP_OK;
-  bool transposed = ends_with(change->from, " transposed") != (view->leaves[to].view == ESP_VIEW_TRANSPOSE);
-  return esp_edit_tie(undo->tx->edit, index, to, transposed ? ESP_VIEW_TRANSPOSE : ESP_VIEW_IDENTITY, st);
+  bool transposed = ends_with(change->from, " transposed") != (now->leaves[to].view == ESP_VIEW_TRANSPOSE);
+  return esp_edit_tie(tx->edit, index, to, transposed ? ESP_VIEW_TRANSPOSE : ESP_VIEW_IDENTITY, st);
 }
+
+static enum esp_code undo_bindings(const struct undo *undo, struct esp_status *st) {
+  const struct esp_operation untie = {.kind = ESP_OPERATION_UNTIE, .selection = ""};
+  const struct esp_change *changes = undo->record->diff.changes;
+  struct rebinding rebinding;
+  enum esp_code code = rebinding_init(&rebinding, undo, st);
+  for (size_t i = code == ESP_OK ? rebinding.view->leaves_len : 0; i > 0 && code == ESP_OK; i--) {
+    if (rebinding.lines[i - 1] != 0)
+      code = rebind(&rebinding, (uint32_t)i - 1, &changes[rebinding.lines[i - 1] - 1], st);
+  }
+  if (code == ESP_OK)
+    code = esp_operation_untie(undo->tx, &untie, chosen_list(&rebinding.gone), st);
+  rebinding_done(&rebinding);
+  return code;
+}
+
+/* ---- groups and names ---- */
 
 static enum esp_code undo_group(const struct undo *undo, const struct esp_change *change, struct esp_status *st) {
   struct esp_edit *edit = undo->tx->edit;
@@ -178,16 +364,23 @@ static enum esp_code undo_group(const struct undo *undo, const struct esp_change
   return is_field(change, "optimizer") ? esp_operation_define(undo->tx, &define, st) : ESP_OK;
 }
 
-/* What it is tied to brought the leaf into another group without an assignment. Where that was undone it is back. */
-static enum esp_code undo_stepped(const struct undo *undo, const struct esp_change *change, struct esp_status *st) {
-  uint32_t index;
-  struct esp_selection sel = one_leaf(undo, change, &index);
-  if (!is_field(change, "stepped_by") || change->because[0] == '\0' || sel.len == 0)
-    return ESP_OK;
-  const struct esp_layout *view = esp_edit_view(undo->tx->edit);
-  if (strcmp(esp_layout_group_of(view, &view->leaves[index])->name, change->from) == 0)
-    return ESP_OK;
-  return esp_edit_assign(undo->tx->edit, change->path, strlen(change->path), change->from, st);
+/* What they are tied to brought leaves into another group without an assignment. Those that are not back where the
+ * first of their lines says get one: first the primary leaves, which others follow. */
+static enum esp_code undo_stepped(const struct undo *undo, bool only_primary, struct esp_status *st) {
+  const struct esp_diff *diff = &undo->record->diff;
+  const struct esp_layout *view = esp_edit_view(undo->tx->edit); /* assigning is merely collected */
+  size_t *lines = first_lines(undo, view, is_stepped);
+  enum esp_code code = lines == NULL ? esp_transaction_memory(st) : ESP_OK;
+  for (size_t i = 0; i < view->leaves_len && code == ESP_OK; i++) {
+    const struct esp_leaf *leaf = &view->leaves[i];
+    const struct esp_change *change = lines[i] == 0 ? NULL : &diff->changes[lines[i] - 1];
+    if (change == NULL || (only_primary && esp_layout_place(view, leaf)->primary != i) ||
+        strcmp(esp_layout_group_of(view, leaf)->name, change->from) == 0)
+      continue;
+    code = esp_edit_assign(undo->tx->edit, leaf->path, leaf->path_len, change->from, st);
+  }
+  esp_free(lines);
+  return code;
 }
 
 static enum esp_code undo_name(const struct undo *undo, const struct esp_change *change, struct esp_status *st) {
@@ -278,13 +471,15 @@ static enum esp_code undo_lines(const struct undo *undo, undo_line *line, struct
 }
 
 static enum esp_code undo_record(const struct undo *undo, struct esp_status *st) {
-  enum esp_code code = undo_lines(undo, undo_place, st);
+  enum esp_code code = undo_places(undo, st);
   if (code == ESP_OK)
     code = undo_lines(undo, undo_group, st);
   if (code == ESP_OK)
-    code = undo_lines(undo, undo_binding, st);
+    code = undo_bindings(undo, st);
   if (code == ESP_OK)
-    code = undo_lines(undo, undo_stepped, st);
+    code = undo_stepped(undo, true, st);
+  if (code == ESP_OK)
+    code = undo_stepped(undo, false, st);
   if (code == ESP_OK)
     code = undo_flags(undo, "frozen", st);
   if (code == ESP_OK)

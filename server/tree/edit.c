@@ -151,6 +151,11 @@ const struct esp_layout *esp_edit_view(const struct esp_edit *edit) {
   return esp_edit_now(edit);
 }
 
+const struct esp_layout *esp_edit_peek(struct esp_edit *edit) {
+  esp_edit_settle_groups(edit);
+  return esp_edit_now(edit);
+}
+
 void esp_edit_bind(struct esp_edit *edit, uint64_t leaf_id, struct esp_object *storage) {
   ESP_CHECK(edit->layout);
   const struct esp_leaf *leaf = esp_layout_leaf_by_id(edit->layout, leaf_id);
@@ -228,9 +233,52 @@ static bool any_differs(const struct esp_layout *layout, const struct esp_select
   return false;
 }
 
+/* No parameter of the selected leaves is bound to another leaf: what is done to them takes no walk over the tree, so
+ * that thousands of operations on a leaf each are no thousand walks. */
+static bool are_alone(const struct esp_layout *layout, const struct esp_selection *sel) {
+  bool alone = true;
+  for (size_t i = 0; i < sel->len && alone; i++) {
+    alone = layout->params[layout->leaves[sel->leaves[i]].param].leaves_len == 1;
+  }
+  return alone;
+}
+
+static void note_alone(struct esp_edit *edit, struct esp_leaf *leaf, const struct esp_change *line) {
+  struct esp_change *change = esp_edit_add_change(edit, line);
+  change->leaf_id = leaf->id;
+  change->path = leaf->path;
+  change->because = "";
+  edit->changed = true;
+}
+
+/* Freezes the parameters of leaves that are alone; there is room in the diff. */
+static void freeze_alone(struct esp_edit *edit, const struct esp_selection *sel, bool frozen) {
+  const char *words[] = {"false", "true"};
+  struct esp_layout *layout = edit->layout;
+  for (size_t i = 0; i < sel->len; i++) {
+    struct esp_leaf *leaf = &layout->leaves[sel->leaves[i]];
+    struct esp_place *place = &layout->params[leaf->param];
+    if (place->frozen == frozen) {
+      continue;
+    }
+    note_alone(edit, leaf, &(struct esp_change){.field = "frozen", .from = words[!frozen], .to = words[frozen]});
+    place->frozen = frozen;
+    leaf->changed_epoch = layout->epoch;
+    layout->frozen_len = frozen ? layout->frozen_len + 1 : layout->frozen_len - 1;
+  }
+}
+
 static enum esp_code freeze(struct esp_edit *edit, const struct esp_selection *sel, bool frozen,
                             struct esp_status *st) {
   if (!any_differs(esp_edit_now(edit), sel, frozen)) {
+    return ESP_OK;
+  }
+  if (are_alone(esp_edit_now(edit), sel)) {
+    if (!esp_edit_own(edit) || !esp_edit_reserve_changes(edit, sel->len)) {
+      return esp_edit_failed(edit,
+                             esp_fail(st, ESP_RESOURCE_EXHAUSTED, "no memory for a change of %zu leaves", sel->len));
+    }
+    freeze_alone(edit, sel, frozen);
     return ESP_OK;
   }
   struct marks marks;
@@ -273,12 +321,19 @@ enum esp_code esp_edit_touch(struct esp_edit *edit, const struct esp_selection *
   if (!text) {
     return esp_edit_failed(edit, esp_fail(st, ESP_RESOURCE_EXHAUSTED, "no memory for a diff"));
   }
+  const struct esp_change line = {.field = field, .from = "", .to = text};
+  if (are_alone(esp_edit_now(edit), sel) && esp_edit_own(edit) && esp_edit_reserve_changes(edit, sel->len)) {
+    for (size_t i = 0; i < sel->len; i++) {
+      note_alone(edit, &edit->layout->leaves[sel->leaves[i]], &line);
+    }
+    return ESP_OK;
+  }
   struct marks marks;
   enum esp_code code = marks_init(&marks, edit, sel, true, false, st);
   if (code != ESP_OK) {
     return esp_edit_failed(edit, code);
   }
-  marks_note(&marks, edit, sel, &(struct esp_change){.field = field, .from = "", .to = text});
+  marks_note(&marks, edit, sel, &line);
   esp_free(marks.first);
   return ESP_OK;
 }

@@ -458,6 +458,10 @@ enum esp_code esp_edit_remove(struct esp_edit *edit, const struct esp_selection 
  */
 const struct esp_layout *esp_edit_view(const struct esp_edit *edit);
 
+/* The same for loops that rename or tie, which then take no walk each: leaves, bindings and groups are right, but
+ * parameters may be out of order, and such that no leaf is bound to any more (leaves_len 0) among them. */
+const struct esp_layout *esp_edit_peek(struct esp_edit *edit);
+
 /* Ends the edit and frees it. Where nothing changed *ret_layout is base itself, ref'd, and the diff empty; else a
  * layout of the next epoch. *ret_diff is the caller's to esp_diff_done. It fails only where an earlier call on the edit
  * did, with that one's code; the edit is freed then too. */

@@ -159,6 +159,53 @@ static void test_regrouped_alias(void **state) {
   fixture_close(&fixture);
 }
 
+/* A node that was renamed with its group comes back with it, and nothing is written for its leaves, also where the same
+ * transaction removed one of them and added others, there and elsewhere. */
+static void test_renamed_node(void **state) {
+  (void)state;
+  struct fixture fixture;
+  struct outcome outcome;
+  char before[4096], after[4096];
+  const struct esp_declare_leaf first = vector_f64("q.x.new", 1), second = vector_f64("z", 1);
+  open_tree(&fixture);
+  declare_vector(&fixture, "x.c", 2);
+  apply_ok(&fixture, (struct esp_operation){.kind = ESP_OPERATION_REGROUP, .selection = "x", .to = "head"}, &outcome);
+  const struct esp_operation ops[4] = {{.kind = ESP_OPERATION_ADD, .leaf = &second},
+                                       {.kind = ESP_OPERATION_RENAME, .selection = "x", .to = "q.x"},
+                                       {.kind = ESP_OPERATION_REMOVE, .selection = "q.x.c"},
+                                       {.kind = ESP_OPERATION_ADD, .leaf = &first}};
+  assert_int_equal(apply_ops(&fixture, ops, 4, &outcome), ESP_OK);
+  undo_ok(&fixture, 0, &outcome);
+  struct esp_layout *layout = esp_engine_layout(fixture.engine, NULL);
+  assert_int_equal(layout->assignments_len, 3); /* the root's, and one that is the fixture's */
+  assert_string_equal(layout->assignments[2].node, "x");
+  esp_layout_unref(layout);
+  print_tree(&fixture, after);
+  assert_int_equal(undo(&fixture, 0, &outcome), ESP_OK); /* and again the other way, without what was removed twice */
+  assert_int_equal(undo(&fixture, 0, &outcome), ESP_OK);
+  assert_string_equal(after, print_tree(&fixture, before));
+  fixture_close(&fixture);
+}
+
+/* Leaves whose parameters went with a tie into another group are untied, and in their own again. */
+static void test_tied_into_group(void **state) {
+  (void)state;
+  struct fixture fixture;
+  struct outcome outcome;
+  char before[4096], after[4096];
+  open_tree(&fixture);
+  apply_ok(&fixture, (struct esp_operation){.kind = ESP_OPERATION_DEFINE_GROUP, .name = "head", .to = "adam(lr=0.1)"},
+           &outcome);
+  apply_ok(&fixture, (struct esp_operation){.kind = ESP_OPERATION_REGROUP, .selection = "y", .to = "head"}, &outcome);
+  print_tree(&fixture, before);
+  const struct esp_operation ops[2] = {{.kind = ESP_OPERATION_TIE, .selection = "x", .to = "y"},
+                                       {.kind = ESP_OPERATION_TIE, .selection = "x.a", .to = "x.b"}};
+  assert_int_equal(apply_ops(&fixture, ops, 2, &outcome), ESP_OK);
+  undo_ok(&fixture, 0, &outcome);
+  assert_string_equal(before, print_tree(&fixture, after));
+  fixture_close(&fixture);
+}
+
 static void test_refused(void **state) {
   (void)state;
   struct fixture fixture;
@@ -223,7 +270,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       ESP_TEST(test_each),    ESP_TEST(test_transaction),     ESP_TEST(test_to_and_fro),
       ESP_TEST(test_view),    ESP_TEST(test_regrouped_alias), ESP_TEST(test_refused),
-      ESP_TEST(test_history),
+      ESP_TEST(test_history), ESP_TEST(test_renamed_node),    ESP_TEST(test_tied_into_group),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
