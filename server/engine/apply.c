@@ -194,6 +194,7 @@ static enum esp_code apply_build(struct esp_apply *apply, struct esp_status *st)
   }
   enum esp_code code = esp_edit_finish(tx->edit, &apply->layout, &apply->record->diff, st);
   apply->reply.diff = apply->record->diff;
+  apply->record->undoes = apply->operations_len == 1 ? tx->undoes : 0;
   if (code == ESP_OK && tx->settles)
     code = esp_work_settle(&tx->work, apply->layout, st);
   return code;

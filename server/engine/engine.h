@@ -454,6 +454,7 @@ struct esp_record {
   _Atomic uint64_t refs;
   uint64_t epoch;  /* after it */
   uint64_t commit; /* its own number: pushes before it have lower ones */
+  uint64_t undoes; /* the epoch of the transaction that it took back, and did nothing else; 0: none */
   uint64_t at_ms;  /* since 1970 */
   char *actor;     /* who asked; "" where nobody said */
   char *reason;

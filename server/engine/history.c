@@ -72,6 +72,7 @@ static struct esp_record *copy_bare(const struct esp_record *record) {
   if (copy != NULL) {
     copy->epoch = record->epoch;
     copy->commit = record->commit;
+    copy->undoes = record->undoes;
     copy->changes_len = record->changes_len;
   }
   return copy;

@@ -11,6 +11,7 @@ struct esp_transaction {
   struct esp_work work;
   uint64_t matched;    /* leaves that selections matched */
   uint64_t max_leaves; /* 0: no bound */
+  uint64_t undoes;     /* the epoch that an operation took back, 0: none */
   bool settles;        /* parameters may have another optimizer afterwards, or are new */
 };
 

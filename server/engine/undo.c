@@ -4,7 +4,7 @@
  * stays.
  *
  * It is refused where a later transaction has touched the same leaf, node, group or selection: undoing would then undo
- * that one too. */
+ * that one too. Later ones that were undone themselves do not count: one can go back step by step. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -64,24 +64,68 @@ static const struct esp_change *find_touched(const struct esp_change **sorted, s
   return NULL;
 }
 
-static enum esp_code check_later(struct esp_record *const *records, size_t len, struct esp_status *st) {
-  const struct esp_diff *diff = &records[0]->diff;
+/* One later record: whether it touched what `sorted` has. */
+static enum esp_code check_record(const struct esp_change **sorted, size_t len, const struct esp_record *later,
+                                  struct esp_status *st) {
+  const struct esp_change *touched = find_touched(sorted, len, later);
+  if (later->diff.len < later->changes_len)
+    return esp_fail(st, ESP_FAILED_PRECONDITION,
+                    "what epoch %" PRIu64 " changed was too much to be kept, and may be the same", later->epoch);
+  if (touched == NULL)
+    return ESP_OK;
+  const char *field = strcmp(touched->field, "stepped_by") == 0 ? "the group" : touched->field;
+  return esp_fail(st, ESP_FAILED_PRECONDITION, "epoch %" PRIu64 " has changed %s of %.300s since: undo that first",
+                  later->epoch, field, touched->path);
+}
+
+/* Marks the records behind the first that an undo took back, and those undos: together they changed nothing. From the
+ * newest on, since an undo that was undone itself took nothing back. */
+static void find_settled(struct esp_record *const *records, size_t len, bool *settled) {
+  for (size_t i = len; i-- > 1;) {
+    if (settled[i] || records[i]->undoes == 0)
+      continue;
+    size_t j = i - 1;
+    while (j > 0 && records[j]->epoch > records[i]->undoes)
+      j--;
+    if (j > 0 && records[j]->epoch == records[i]->undoes)
+      settled[i] = settled[j] = true;
+  }
+}
+
+static enum esp_code check_later(const struct esp_change **sorted, struct esp_record *const *records, size_t len,
+                                 struct esp_status *st) {
+  bool *settled = esp_calloc(len, sizeof(*settled));
+  if (settled == NULL)
+    return esp_transaction_memory(st);
+  find_settled(records, len, settled);
   enum esp_code code = ESP_OK;
+  for (size_t i = 1; i < len && code == ESP_OK; i++) {
+    if (!settled[i])
+      code = check_record(sorted, records[0]->diff.len, records[i], st);
+  }
+  esp_free(settled);
+  return code;
+}
+
+/* Counts its leaves, and looks whether all that came later left them alone. */
+static enum esp_code check(struct esp_transaction *tx, struct esp_record *const *records, size_t len,
+                           struct esp_status *st) {
+  const struct esp_diff *diff = &records[0]->diff;
+  if (diff->len < records[0]->changes_len)
+    return esp_fail(st, ESP_FAILED_PRECONDITION, "what epoch %" PRIu64 " changed was too much to be kept",
+                    records[0]->epoch);
   const struct esp_change **sorted = esp_malloc_array(diff->len + 1, sizeof(*sorted));
   if (sorted == NULL)
     return esp_transaction_memory(st);
   for (size_t i = 0; i < diff->len; i++)
     sorted[i] = &diff->changes[i];
   qsort(sorted, diff->len, sizeof(*sorted), change_compare);
-  for (size_t i = 1; i < len && code == ESP_OK; i++) {
-    const struct esp_change *touched = find_touched(sorted, diff->len, records[i]);
-    if (records[i]->diff.len < records[i]->changes_len)
-      code = esp_fail(st, ESP_FAILED_PRECONDITION,
-                      "what epoch %" PRIu64 " changed was too much to be kept, and may be the same", records[i]->epoch);
-    else if (touched != NULL)
-      code = esp_fail(st, ESP_FAILED_PRECONDITION, "epoch %" PRIu64 " has changed %s of %.300s since: undo that first",
-                      records[i]->epoch, touched->field, touched->path);
-  }
+  uint64_t leaves = 0;
+  for (size_t i = 0; i < diff->len; i++)
+    leaves += sorted[i]->leaf_id != 0 && (i == 0 || sorted[i]->leaf_id != sorted[i - 1]->leaf_id);
+  enum esp_code code = esp_transaction_count(tx, leaves, st);
+  if (code == ESP_OK)
+    code = check_later(sorted, records, len, st);
   esp_free(sorted);
   return code;
 }
@@ -498,13 +542,8 @@ enum esp_code esp_operation_undo(struct esp_transaction *tx, const struct esp_op
     return code;
   const struct undo undo = {.tx = tx, .record = records[0]};
   tx->settles = true;
-  if (records[0]->diff.len < records[0]->changes_len)
-    code = esp_fail(st, ESP_FAILED_PRECONDITION, "what epoch %" PRIu64 " changed was too much to be kept",
-                    records[0]->epoch);
-  if (code == ESP_OK)
-    code = esp_transaction_count(tx, records[0]->diff.len, st);
-  if (code == ESP_OK)
-    code = check_later(records, len, st);
+  tx->undoes = records[0]->epoch;
+  code = check(tx, records, len, st);
   if (code == ESP_OK)
     code = undo_record(&undo, st);
   for (size_t i = 0; i < len; i++)

@@ -135,6 +135,8 @@ def initial(init, dtype, count):
 class Record:
     """A transaction in the history."""
 
+    undoes = 0  # the epoch of the transaction that it took back, and did nothing else
+
     def __init__(self, epoch, commit, actor, reason, changes, before):
         self.epoch = epoch
         self.commit = commit

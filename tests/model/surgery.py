@@ -20,6 +20,7 @@ class Transaction:
         self.stages = stages  # by operation: {leaf's id: array}
         self.changes = []
         self.matched = 0
+        self.undoes = 0  # the epoch of a transaction that was taken back
         self.moved = {}  # by parameter: it, the name assigned to it, its former primary leaf: its group is to stay
 
     def note(self, leaf, field, before, after, because=""):
@@ -504,6 +505,8 @@ def apply(model, operations, stages, *, if_epoch=0, dry_run=False, key="", max_l
         matched=transaction.matched,
         dry_run=dry_run,
     )
+    if reply.commit and len(operations) == 1:
+        model.history[-1].undoes = transaction.undoes
     if key and not dry_run:
         model.keys[key] = reply
     return reply

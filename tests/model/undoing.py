@@ -16,15 +16,27 @@ def thing(line):
     return line.leaf_id or (line.path, line.field)
 
 
+def settled(records):
+    """The epochs of those of these that were undone again, and of their undos: together they changed nothing."""
+    epochs, found = {one.epoch for one in records}, set()
+    for one in reversed(records):
+        if one.undoes in epochs and one.epoch not in found:
+            found |= {one.epoch, one.undoes}
+    return found
+
+
 def undo(transaction, epoch):
     history = transaction.model.history
     place = len(history) - 1 if epoch == 0 else next((i for i, one in enumerate(history) if one.epoch == epoch), -1)
     if place < 0:
         raise Refused("NOT_FOUND")
     lines = history[place].changes
-    transaction.count(len(lines))
+    transaction.count(len({line.leaf_id for line in lines if line.leaf_id}))
+    transaction.undoes = history[place].epoch
     touched = {thing(line) for line in lines}
-    if any(thing(line) in touched for later in history[place + 1 :] for line in later.changes):
+    later = history[place + 1 :]
+    passed = settled(later)
+    if any(thing(line) in touched for one in later if one.epoch not in passed for line in one.changes):
         raise Refused("FAILED_PRECONDITION")
     take_back_each(transaction, lines, take_back_place)
     take_back_groups(transaction, lines)

@@ -220,6 +220,13 @@ static void test_refused(void **state) {
   assert_int_equal(undo(&fixture, 9999, &outcome), ESP_NOT_FOUND);
   undo_ok(&fixture, second.epoch, &outcome);
   assert_string_equal(outcome.text, "x.b frozen false->true\n");
+  undo_ok(&fixture, 0, &outcome); /* of the undo: the second one stands again */
+  assert_int_equal(undo(&fixture, first.epoch, &outcome), ESP_FAILED_PRECONDITION);
+  assert_non_null(strstr(outcome.st.message, text));
+  undo_ok(&fixture, 0, &outcome);
+  undo_ok(&fixture, first.epoch, &outcome); /* what came between was taken back, by way of two detours */
+  assert_string_equal(outcome.text, "x.a frozen true->false\nx.b frozen true->false\n");
+  assert_int_equal(undo(&fixture, first.epoch, &outcome), ESP_FAILED_PRECONDITION); /* it was undone */
   fixture_close(&fixture);
   fixture_open(&fixture);
   assert_int_equal(undo(&fixture, 0, &outcome), ESP_NOT_FOUND);
