@@ -9,6 +9,7 @@
  *   plan.c      operations in words (formats/plan.h) to those of the library
  *   group.c     group create, set, show, delete
  *   history.c   history
+ *   explain.c   explain
  *   files.c     get: a tensor to a file
  *   export.c    export: the tree to a file
  *   complete.c  what the shell's completion asks for
@@ -178,6 +179,7 @@ enum esp_cli_exit esp_cli_run_digest(struct esp_cli *cli);
 enum esp_cli_exit esp_cli_run_workers(struct esp_cli *cli);
 enum esp_cli_exit esp_cli_run_history(struct esp_cli *cli);
 enum esp_cli_exit esp_cli_run_timers(struct esp_cli *cli);
+enum esp_cli_exit esp_cli_run_explain(struct esp_cli *cli);
 enum esp_cli_exit esp_cli_run_watch(struct esp_cli *cli);
 enum esp_cli_exit esp_cli_run_top(struct esp_cli *cli);
 enum esp_cli_exit esp_cli_run_version(struct esp_cli *cli);
@@ -301,6 +303,7 @@ bool esp_cli_json_workers(FILE *out, const struct esp_worker_info *workers, size
 bool esp_cli_json_timers(FILE *out, const struct esp_timers *timers);
 bool esp_cli_json_digest(FILE *out, const struct esp_description *description);
 bool esp_cli_json_apply(FILE *out, const struct esp_apply_result *result);
+bool esp_cli_json_explain(FILE *out, const struct esp_explanation *explanation);
 bool esp_cli_json_history(FILE *out, const struct esp_history *history);
 bool esp_cli_json_change(FILE *out, const struct esp_cli_change *change);       /* on one line */
 bool esp_cli_json_snapshot(FILE *out, const struct esp_cli_snapshot *snapshot); /* on one line */

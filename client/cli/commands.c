@@ -79,6 +79,16 @@ static const struct esp_cli_command commands[] = {
      .help = "LEFT says how far off they are, LEAVES how many they are about, EPOCH which\n"
              "transaction set them (see history). Example: espctl timers",
      .run = esp_cli_run_timers},
+    {.name = "explain",
+     .arguments = "SELECTION",
+     .args_min = 1,
+     .args_max = 1,
+     .summary = "why leaves are as they are",
+     .help = "What each is bound to and shares, its group and the assignment that gives it,\n"
+             "who froze it, when and why, the named selections that it is in, what becomes of\n"
+             "a gradient for it, and the last changes of it that the server remembers.\n"
+             "Example: espctl explain encoder.layers.0.weight",
+     .run = esp_cli_run_explain},
     {.name = "watch",
      .arguments = "[SELECTION]",
      .args_max = 1,

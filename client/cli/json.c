@@ -261,6 +261,42 @@ bool esp_cli_json_history(FILE *out, const struct esp_history *history) {
   return ok;
 }
 
+/* The list that item makes of [0, len), or null where it is not known. */
+static json_t *list_json(bool known, const void *items, size_t len, json_t *(*item)(const void *items, size_t index)) {
+  if (!known)
+    return json_null();
+  json_t *list = json_array();
+  for (size_t i = 0; list != NULL && i < len; i++) {
+    if (json_array_append_new(list, item(items, i)) != 0) {
+      json_decref(list);
+      return NULL;
+    }
+  }
+  return list;
+}
+
+static json_t *fact_item(const void *items, size_t index) {
+  const struct esp_leaf_fact *fact = (const struct esp_leaf_fact *)items + index;
+  return json_pack("{s:s, s:s, s:s, s:I}", "what", fact->what, "value", fact->value, "because", fact->because, "epoch",
+                   U64(fact->epoch));
+}
+
+bool esp_cli_json_explain(FILE *out, const struct esp_explanation *explanation) {
+  char lineage[ESP_CLI_TEXT_MAX];
+  bool ok = list_begin(out,
+                       json_pack("{s:I, s:I, s:s}", "epoch", U64(explanation->epoch), "commit",
+                                 U64(explanation->commit), "lineage", esp_cli_print_id(explanation->lineage, lineage)),
+                       "leaves");
+  for (size_t i = 0; ok && i < explanation->len; i++) {
+    const struct esp_leaf_explanation *leaf = &explanation->leaves[i];
+    ok = list_item(out, i,
+                   json_pack("{s:I, s:s, s:o}", "id", U64(leaf->leaf), "path", leaf->path, "facts",
+                             list_json(true, leaf->facts, leaf->facts_len, fact_item)));
+  }
+  list_end(out, explanation->len);
+  return ok;
+}
+
 bool esp_cli_json_apply(FILE *out, const struct esp_apply_result *result) {
   bool ok =
       list_begin(out,
@@ -299,20 +335,6 @@ static json_t *rates_json(const struct esp_cli_snapshot *snapshot) {
   return json_pack("{s:f, s:f, s:f, s:f, s:f, s:f}", "pushes", rates->pushes, "pulls", rates->pulls, "bytes_pushed",
                    rates->bytes_pushed, "bytes_pulled", rates->bytes_pulled, "refused", rates->refused, "nonfinite",
                    rates->nonfinite);
-}
-
-/* The list that item makes of [0, len), or null where it is not known. */
-static json_t *list_json(bool known, const void *items, size_t len, json_t *(*item)(const void *items, size_t index)) {
-  if (!known)
-    return json_null();
-  json_t *list = json_array();
-  for (size_t i = 0; list != NULL && i < len; i++) {
-    if (json_array_append_new(list, item(items, i)) != 0) {
-      json_decref(list);
-      return NULL;
-    }
-  }
-  return list;
 }
 
 static json_t *worker_item(const void *items, size_t index) {

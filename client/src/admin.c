@@ -228,3 +228,29 @@ enum esp_code esp_timers_list(esp_client *client, struct esp_timers **ret, struc
     *ret = timers;
   return code;
 }
+
+/* ---- explain ---- */
+
+static enum esp_code take_explain(void *data, struct esp_in in, struct esp_status *st) {
+  return esp_decode_explain(in, data, st);
+}
+
+static void reset_explain(void *data) {
+  struct esp_explanation **explanation = data;
+  esp_explanation_free(*explanation);
+  *explanation = NULL;
+}
+
+enum esp_code esp_explain(esp_client *client, const char *selection, struct esp_explanation **ret,
+                          struct esp_status *st) {
+  struct esp_explanation *explanation = NULL;
+  struct ask call = {
+      .method = ESP_METHOD_ADMIN("Explain"), .handler = take_explain, .data = &explanation, .reset = reset_explain};
+  enum esp_code code = esp_encode_explain(&call.request, selection, st);
+  if (code == ESP_OK)
+    code = ask(client, &call, esp_client_retry(client), st);
+  if (code == ESP_OK)
+    *ret = explanation;
+  esp_buf_done(&call.request);
+  return code;
+}

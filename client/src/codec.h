@@ -1,5 +1,5 @@
 /* Messages as bytes, to and from plain structs: all that the client knows of protobuf-c is in codec.c, codec_declare.c,
- * codec_admin.c, codec_operations.c, codec_history.c and codec_timers.c (with codec_pb.h).
+ * codec_admin.c, codec_operations.c, codec_history.c, codec_timers.c and codec_explain.c (with codec_pb.h).
  *
  * Encoders append to a buffer; RESOURCE_EXHAUSTED without memory. Decoders take one whole message, chunks excepted, and
  * fail with INTERNAL where the bytes are not what the server should send. No threads, no I/O. */
@@ -142,6 +142,7 @@ enum esp_code esp_encode_apply(struct esp_buf *buf, const struct esp_op *ops, si
                                struct esp_status *st) ESP_WARN_UNUSED;
 enum esp_code esp_encode_history(struct esp_buf *buf, uint64_t since_epoch, uint64_t limit,
                                  struct esp_status *st) ESP_WARN_UNUSED;
+enum esp_code esp_encode_explain(struct esp_buf *buf, const char *selection, struct esp_status *st) ESP_WARN_UNUSED;
 enum esp_code esp_encode_describe(struct esp_buf *buf, const char *selection, bool with_digest,
                                   struct esp_status *st) ESP_WARN_UNUSED;
 /* A page is added to what *result has; a NULL *result is made first. */
@@ -149,6 +150,8 @@ enum esp_code esp_decode_apply(struct esp_in in, struct esp_apply_result **resul
                                struct esp_status *st) ESP_WARN_UNUSED;
 enum esp_code esp_decode_history(struct esp_in in, struct esp_history **result, struct esp_status *st) ESP_WARN_UNUSED;
 enum esp_code esp_decode_timers(struct esp_in in, struct esp_timers **result, struct esp_status *st) ESP_WARN_UNUSED;
+enum esp_code esp_decode_explain(struct esp_in in, struct esp_explanation **result,
+                                 struct esp_status *st) ESP_WARN_UNUSED;
 enum esp_code esp_decode_describe(struct esp_in in, struct esp_description **result,
                                   struct esp_status *st) ESP_WARN_UNUSED;
 enum esp_code esp_decode_server_info(struct esp_in in, struct esp_server_info *ret,

@@ -15,6 +15,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/arena.h"
 #include "base/env.h"
 #include "base/span.h"
 #include "optim/optim.h"
@@ -473,6 +474,37 @@ enum esp_code esp_engine_history(struct esp_engine *engine, uint64_t since_epoch
 /* The layout of now; esp_layout_unref it. */
 struct esp_layout *esp_engine_layout(struct esp_engine *engine, uint64_t *ret_commit);
 uint64_t esp_engine_lineage(const struct esp_engine *engine);
+
+/* ---- why ---- */
+
+/* One thing that is so of a leaf: "group", "head", "assigned to encoder". */
+struct esp_fact {
+  const char *what;    /* static */
+  const char *value;   /* as the next: the layout's, or in the arena of the facts */
+  const char *because; /* "" where there is nothing to say */
+  uint64_t epoch;      /* of the transaction that made it so, where the history has it; else 0 */
+};
+
+struct esp_facts {
+  struct esp_fact *list; /* owned */
+  size_t len;
+  size_t capacity;
+  struct esp_arena arena; /* strings */
+};
+void esp_facts_done(struct esp_facts *facts); /* idempotent */
+
+/* Why the selected leaves are as they are now: layout and history of one moment. One thread at a time. */
+struct esp_explain;
+/* As esp_select; RESOURCE_EXHAUSTED without memory. To be freed before the engine. */
+enum esp_code esp_explain_new(struct esp_engine *engine, const char *selection, struct esp_explain **ret,
+                              struct esp_status *st) ESP_WARN_UNUSED;
+void esp_explain_free(struct esp_explain *explain); /* NULL is fine */
+/* All borrowed. */
+const struct esp_layout *esp_explain_layout(const struct esp_explain *explain, uint64_t *ret_commit,
+                                            const struct esp_selection **ret_sel);
+/* The facts of the index'th selected leaf, some 50 at most but for its tags; *ret is to be esp_facts_done, and before
+ * the explanation is freed. False without memory. */
+bool esp_explain_leaf(const struct esp_explain *explain, size_t index, struct esp_facts *ret) ESP_WARN_UNUSED;
 
 /* ---- watches ---- */
 

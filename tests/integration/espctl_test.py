@@ -336,6 +336,22 @@ class Operating(EspctlCase):
         self.changes("name", "back", "")
         self.fails(4, "back", "select", "@back")
 
+    def test_explain(self):
+        self.prints("freeze", "enc.a", "--reason", "it is good")
+        self.prints("name", "back", "enc")
+        (explained,) = self.json("explain", "enc.a")["leaves"]
+        facts = {fact["what"]: fact for fact in explained["facts"]}
+        self.assertEqual((explained["path"], explained["id"]), ("enc.a", self.c.ids["enc.a"]))
+        because = "frozen by unix: it is good"
+        self.assertEqual(facts["frozen"], {"what": "frozen", "value": "yes", "because": because, "epoch": 3})
+        self.assertEqual(facts["selection"]["value"], "@back")
+        self.assertEqual((facts["a gradient"]["value"], facts["steps"]["value"]), ("is dropped", "0"))
+        told = self.prints("explain", "enc.a | head.b")
+        self.assertRegex(told, r"(?m)^enc\.a\n  leaf +f64 \[2\], trained +added by .*declaration +epoch 2$")
+        self.assertRegex(told, r"(?m)^  frozen +yes +frozen by unix: it is good +epoch 3$")
+        self.assertRegex(told, r"(?m)^  a gradient +is applied +group default steps it$")
+        self.fails(3, 'no leaf matches "encoder"', "explain", "encoder")
+
     def test_undo_and_history(self):
         self.prints("freeze", "enc", "--reason", "it is good")
         self.assertEqual(self.changes("undo"), [("enc.a", "frozen", "true", "false"), ("enc.b", "frozen", "true", "false")])
@@ -659,6 +675,7 @@ class Completion(EspctlCase):
         self.assertEqual(self.complete("espctl wa"), ["watch"])
         self.assertEqual(self.complete("espctl t"), ["tree", "timers", "top", "thaw", "timer", "tie"])
         self.assertEqual(self.complete("espctl top --c"), ["--count"])
+        self.assertEqual(self.complete("espctl ex"), ["explain", "export"])
         self.assertEqual(self.complete("espctl help fr"), ["freeze"])
 
     def test_paths(self):
@@ -666,6 +683,7 @@ class Completion(EspctlCase):
         self.assertEqual(self.complete("espctl tree "), [r"\$PATH\;ls", "enc.", "head."])
         self.assertEqual(self.complete("espctl freeze --dry-run en"), ["enc."])
         self.assertEqual(self.complete("espctl freeze enc."), ["enc.b", "enc.mean", "enc.w"])
+        self.assertEqual(self.complete("espctl explain he"), ["head."])
         self.assertEqual(self.complete("espctl get enc.m"), ["enc.mean"])
         self.assertEqual(self.complete("espctl tree nosuch."), [])
         line = f"espctl --server {self.address} watch h"

@@ -530,6 +530,37 @@ struct esp_timers {
 enum esp_code esp_timers_list(esp_client *client, struct esp_timers **ret, struct esp_status *st) ESP_WARN_UNUSED;
 void esp_timers_free(struct esp_timers *timers); /* NULL is fine */
 
+/* One thing that is so of a leaf: "group", "head", "assigned to encoder". */
+struct esp_leaf_fact {
+  const char *what;
+  const char *value;
+  const char *because; /* "" where there is nothing to say */
+  uint64_t epoch;      /* of the transaction that made it so, where the server remembers it; else 0 */
+};
+
+struct esp_leaf_explanation {
+  esp_leaf_id leaf;
+  const char *path;
+  size_t facts_len;
+  const struct esp_leaf_fact *facts;
+};
+
+struct esp_explanation {
+  uint64_t epoch; /* all of it is of one moment */
+  uint64_t commit;
+  uint64_t lineage;
+  size_t len;
+  const struct esp_leaf_explanation *leaves; /* in path order */
+};
+
+/* Why the selected leaves are as they are, for people: what binds, groups, freezes, tags and selects them, who made it
+ * so, and what becomes of a gradient for them. The words may change with the server's version. *ret is to be freed with
+ * esp_explanation_free. NOT_FOUND with suggestions, INVALID_ARGUMENT with the column, RESOURCE_EXHAUSTED without
+ * memory. */
+enum esp_code esp_explain(esp_client *client, const char *selection, struct esp_explanation **ret,
+                          struct esp_status *st) ESP_WARN_UNUSED;
+void esp_explanation_free(struct esp_explanation *explanation); /* NULL is fine */
+
 /* Uploads one tensor for ESP_OP_SET. dtype and shape must be the leaf's. */
 enum esp_code esp_stage(esp_client *client, const char *path, const struct esp_tensor *tensor, uint64_t *ret_stage,
                         struct esp_status *st) ESP_WARN_UNUSED;

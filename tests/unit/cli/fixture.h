@@ -408,6 +408,28 @@ void esp_timers_free(struct esp_timers *timers) {
   esp_free(timers);
 }
 
+enum esp_code esp_explain(esp_client *client, const char *selection, struct esp_explanation **ret,
+                          struct esp_status *st) {
+  static const struct esp_leaf_fact facts[] = {{"frozen", "yes", "frozen by ann: it\x1b[2J learns", 4},
+                                               {"steps", "1200", "", 0}};
+  static const struct esp_leaf_explanation list[] = {{.leaf = 1, .path = "enc.bias", .facts_len = 2, .facts = facts},
+                                                     {.leaf = 2, .path = "enc.w", .facts_len = 1, .facts = facts + 1}};
+  assert_non_null(client);
+  snprintf(fake.selection, sizeof fake.selection, "%s", selection);
+  if (fake.code != ESP_OK)
+    return answer(st);
+  struct esp_explanation *made = esp_malloc(sizeof *made);
+  if (made == NULL)
+    return esp_fail(st, ESP_RESOURCE_EXHAUSTED, "no memory");
+  *made = (struct esp_explanation){.epoch = 4, .commit = 9, .lineage = 10, .len = 2, .leaves = list};
+  *ret = made;
+  return ESP_OK;
+}
+
+void esp_explanation_free(struct esp_explanation *explanation) {
+  esp_free(explanation);
+}
+
 enum esp_code esp_stage(esp_client *client, const char *path, const struct esp_tensor *tensor, uint64_t *ret_stage,
                         struct esp_status *st) {
   assert_non_null(client);

@@ -126,6 +126,27 @@ static void history_is_told_oldest_first(void **state) {
   assert_fails("history 18446744073709551616", 2, "espctl: '18446744073709551616' is no epoch; expected a number\n");
 }
 
+static void leaves_are_explained(void **state) {
+  (void)state;
+  assert_run("explain enc", "enc.bias\n"
+                            "  frozen  yes   frozen by ann: it?[2J learns  epoch 4\n"
+                            "  steps   1200\n"
+                            "\n"
+                            "enc.w\n"
+                            "  steps  1200\n");
+  assert_string_equal(fake.selection, "enc");
+  json_t *json = run_json("explain enc --json");
+  assert_int_equal(int_of(json, "epoch"), 4);
+  const json_t *leaf = json_array_get(json_object_get(json, "leaves"), 0);
+  assert_int_equal(int_of(leaf, "id"), 1);
+  const json_t *fact = json_array_get(json_object_get(leaf, "facts"), 0);
+  assert_string_equal(json_string_value(json_object_get(fact, "what")), "frozen");
+  assert_string_equal(json_string_value(json_object_get(fact, "value")), "yes");
+  assert_int_equal(int_of(fact, "epoch"), 4);
+  json_decref(json);
+  assert_fails("explain", 2, "espctl: explain needs SELECTION; see espctl help explain\n");
+}
+
 static void tree_has_all_in_json(void **state) {
   (void)state;
   json_t *json = run_json("tree --json");
@@ -279,10 +300,18 @@ static void ping_waits_only_when_told(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      TEST(status_is_read_at_a_glance), TEST(tree_is_a_table_with_totals),  TEST(tree_has_all_in_json),
-      TEST(select_lists_what_matches),  TEST(history_is_told_oldest_first), TEST(a_group_is_shown_with_its_leaves),
-      TEST(groups_are_added_up),        TEST(workers_are_a_table),          TEST(timers_are_a_table),
-      TEST(digest_is_a_line_a_leaf),    TEST(ping_waits_only_when_told),
+      TEST(status_is_read_at_a_glance),
+      TEST(tree_is_a_table_with_totals),
+      TEST(tree_has_all_in_json),
+      TEST(select_lists_what_matches),
+      TEST(history_is_told_oldest_first),
+      TEST(leaves_are_explained),
+      TEST(a_group_is_shown_with_its_leaves),
+      TEST(groups_are_added_up),
+      TEST(workers_are_a_table),
+      TEST(timers_are_a_table),
+      TEST(digest_is_a_line_a_leaf),
+      TEST(ping_waits_only_when_told),
   };
   return cmocka_run_group_tests_name("cli.look", tests, NULL, NULL);
 }

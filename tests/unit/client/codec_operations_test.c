@@ -249,6 +249,68 @@ static void history_pages(void **state) {
   esp_buf_done(&second);
 }
 
+/* Two pages of one leaf each; every allocation fails in turn. */
+static void explanation_pages(void **state) {
+  (void)state;
+  Espalier__V1__ExplainResponse__Fact facts[2] = {ESPALIER__V1__EXPLAIN_RESPONSE__FACT__INIT,
+                                                  ESPALIER__V1__EXPLAIN_RESPONSE__FACT__INIT};
+  Espalier__V1__ExplainResponse__Fact *fact_list[] = {&facts[0], &facts[1]};
+  Espalier__V1__ExplainResponse__Leaf entry = ESPALIER__V1__EXPLAIN_RESPONSE__LEAF__INIT, *leaves[] = {&entry};
+  Espalier__V1__ExplainResponse message = ESPALIER__V1__EXPLAIN_RESPONSE__INIT;
+  facts[0].what = (char *)"frozen";
+  facts[0].value = (char *)"yes";
+  facts[0].because = (char *)"by ann";
+  facts[0].epoch = 7;
+  facts[1].what = (char *)"steps";
+  entry.id = 3;
+  entry.path = (char *)"a.b";
+  entry.n_facts = 2;
+  entry.facts = fact_list;
+  message.n_leaves = 1;
+  message.leaves = leaves;
+  message.epoch = 9;
+  message.lineage = 11;
+  struct esp_buf first, second;
+  pack(&first, &message.base);
+  entry.id = 4;
+  entry.n_facts = 1;
+  pack(&second, &message.base);
+  struct esp_span spans[2] = {{first.data, first.len}, {second.data, second.len}};
+  enum esp_code code = ESP_RESOURCE_EXHAUSTED;
+  for (int64_t fail = 0; code != ESP_OK; fail++) {
+    struct esp_explanation *explanation = NULL;
+    assert_true(fail < 100);
+    esp_alloc_fail_at(fail);
+    code = esp_decode_explain((struct esp_in){&spans[0], 1}, &explanation, NULL);
+    if (code == ESP_OK)
+      code = esp_decode_explain((struct esp_in){&spans[1], 1}, &explanation, NULL);
+    esp_alloc_fail_at(-1);
+    if (code == ESP_OK) {
+      const struct esp_leaf_explanation *a = &explanation->leaves[0], *b = &explanation->leaves[1];
+      assert_int_equal(explanation->len, 2);
+      assert_true(explanation->epoch == 9 && explanation->lineage == 11);
+      assert_true(a->leaf == 3 && a->facts_len == 2 && b->leaf == 4 && b->facts_len == 1);
+      assert_string_equal(b->path, "a.b");
+      assert_string_equal(a->facts[0].because, "by ann");
+      assert_string_equal(a->facts[1].what, "steps");
+      assert_int_equal(b->facts[0].epoch, 7);
+    }
+    esp_explanation_free(explanation);
+  }
+  esp_buf_done(&first);
+  esp_buf_done(&second);
+}
+
+static void explanations_are_asked_for(void **state) {
+  (void)state;
+  struct esp_buf buf = {0};
+  assert_int_equal(esp_encode_explain(&buf, "a.b", NULL), ESP_OK);
+  Espalier__V1__ExplainRequest *request = espalier__v1__explain_request__unpack(NULL, buf.len, buf.data);
+  assert_string_equal(request->selection, "a.b");
+  espalier__v1__explain_request__free_unpacked(request, NULL);
+  esp_buf_done(&buf);
+}
+
 static void undo_and_history_are_asked_for(void **state) {
   (void)state;
   const struct esp_op op = {.kind = ESP_OP_UNDO, .epoch = 17};
@@ -369,10 +431,19 @@ static void no_memory(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {
-      ESP_TEST(selections),      ESP_TEST(ties),          ESP_TEST(names),
-      ESP_TEST(hyperparameters), ESP_TEST(initializers),  ESP_TEST(leaves_and_nodes),
-      ESP_TEST(options),         ESP_TEST(no_memory),     ESP_TEST(timed),
-      ESP_TEST(timers_pages),    ESP_TEST(history_pages), ESP_TEST(undo_and_history_are_asked_for)};
+  const struct CMUnitTest tests[] = {ESP_TEST(selections),
+                                     ESP_TEST(ties),
+                                     ESP_TEST(names),
+                                     ESP_TEST(hyperparameters),
+                                     ESP_TEST(initializers),
+                                     ESP_TEST(leaves_and_nodes),
+                                     ESP_TEST(options),
+                                     ESP_TEST(no_memory),
+                                     ESP_TEST(timed),
+                                     ESP_TEST(timers_pages),
+                                     ESP_TEST(history_pages),
+                                     ESP_TEST(explanation_pages),
+                                     ESP_TEST(explanations_are_asked_for),
+                                     ESP_TEST(undo_and_history_are_asked_for)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

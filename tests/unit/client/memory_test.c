@@ -142,6 +142,16 @@ static enum esp_code run_history(struct scene *scene, struct esp_status *st) {
   return code;
 }
 
+static enum esp_code run_explain(struct scene *scene, struct esp_status *st) {
+  struct esp_explanation *explanation;
+  enum esp_code code = esp_explain(scene->client, "**", &explanation, st);
+  if (code == ESP_OK) {
+    assert_true(explanation->len > 0 && explanation->leaves[0].facts_len > 0);
+    esp_explanation_free(explanation);
+  }
+  return code;
+}
+
 static enum esp_code run_push(struct scene *scene, struct esp_status *st) {
   const struct esp_gradient grads[2] = {{scene->leaves[0], gradients, sizeof(gradients)},
                                         {scene->leaves[1], gradients, 12}};
@@ -256,29 +266,30 @@ enum ready { NOTHING, OPEN, DECLARED };
 
 static const struct call {
   const char *name;
-  enum ready ready;
   enum esp_code (*run)(struct scene *scene, struct esp_status *st);
+  enum ready ready;
   bool pulls_behind; /* a push that may be applied before the pull behind it fails */
 } calls[] = {
-    {"open", NOTHING, run_open, false},
-    {"ping", OPEN, run_ping, false},
-    {"declare", OPEN, run_declare, false},
-    {"push", DECLARED, run_push, false},
-    {"pull", DECLARED, run_pull, false},
-    {"push_pull", DECLARED, run_push_pull, true},
-    {"pull_with", DECLARED, run_pull_with, false},
-    {"handle", DECLARED, run_handle, true},
-    {"find", OPEN, run_find, false},
-    {"apply", OPEN, run_apply, false},
-    {"describe", OPEN, run_describe, false},
-    {"get", OPEN, run_get, false},
-    {"set", OPEN, run_set, false},
-    {"server_info", OPEN, run_server_info, false},
-    {"workers", OPEN, run_workers, false},
-    {"watch", OPEN, run_watch, false},
-    {"declare_with", OPEN, run_declare_with, false},
-    {"apply_all", OPEN, run_apply_all, false},
-    {"history", OPEN, run_history, false},
+    {"open", run_open, NOTHING, false},
+    {"ping", run_ping, OPEN, false},
+    {"declare", run_declare, OPEN, false},
+    {"push", run_push, DECLARED, false},
+    {"pull", run_pull, DECLARED, false},
+    {"push_pull", run_push_pull, DECLARED, true},
+    {"pull_with", run_pull_with, DECLARED, false},
+    {"handle", run_handle, DECLARED, true},
+    {"find", run_find, OPEN, false},
+    {"apply", run_apply, OPEN, false},
+    {"describe", run_describe, OPEN, false},
+    {"get", run_get, OPEN, false},
+    {"set", run_set, OPEN, false},
+    {"server_info", run_server_info, OPEN, false},
+    {"workers", run_workers, OPEN, false},
+    {"watch", run_watch, OPEN, false},
+    {"declare_with", run_declare_with, OPEN, false},
+    {"apply_all", run_apply_all, OPEN, false},
+    {"history", run_history, OPEN, false},
+    {"explain", run_explain, OPEN, false},
 };
 
 /* ---- the sweep ---- */

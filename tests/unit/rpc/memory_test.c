@@ -242,6 +242,12 @@ static void make_describe(struct requests *ret) {
   add(ret, &request.base);
 }
 
+static void make_explain(struct requests *ret) {
+  Espalier__V1__ExplainRequest request = ESPALIER__V1__EXPLAIN_REQUEST__INIT;
+  request.selection = (char *)"net";
+  add(ret, &request.base);
+}
+
 static void make_server_info(struct requests *ret) {
   Espalier__V1__ServerInfoRequest request = ESPALIER__V1__SERVER_INFO_REQUEST__INIT;
   add(ret, &request.base);
@@ -279,6 +285,7 @@ static const struct call {
     {WORKER "Stage", make_stage},
     {ADMIN "Apply", make_apply},
     {ADMIN "Describe", make_describe},
+    {ADMIN "Explain", make_explain},
     {ADMIN "ServerInfo", make_server_info},
     {ADMIN "Workers", make_workers},
     {"/grpc.health.v1.Health/Check", make_health},
