@@ -264,6 +264,8 @@ static enum esp_code undo_paths(const struct undo *undo, size_t *at, struct esp_
       break;
     len++;
   }
+  if (*at == end)
+    return esp_fail(st, ESP_FAILED_PRECONDITION, "an operation before this one has renamed %.300s", last->to);
   esp_layout_range(view, moved.to, moved.to_len, &first, &below);
   if (len > 0 && below == len)
     return esp_edit_rename(edit, moved.to, moved.to_len, moved.from, moved.from_len, st);

@@ -143,6 +143,20 @@ static void test_view(void **state) {
   }
 }
 
+/* What an operation before it in the same transaction gave another name. */
+static void test_renamed_before(void **state) {
+  (void)state;
+  struct fixture fixture;
+  struct outcome outcome;
+  open_tree(&fixture);
+  apply_ok(&fixture, (struct esp_operation){.kind = ESP_OPERATION_RENAME, .selection = "x.a", .to = "z"}, &outcome);
+  const struct esp_operation ops[2] = {{.kind = ESP_OPERATION_RENAME, .selection = "z", .to = "z.b"},
+                                       {.kind = ESP_OPERATION_UNDO, .epoch = outcome.epoch}};
+  assert_int_equal(apply_ops(&fixture, ops, 2, &outcome), ESP_FAILED_PRECONDITION);
+  assert_non_null(strstr(outcome.st.message, "renamed z"));
+  fixture_close(&fixture);
+}
+
 /* What moved with a tied leaf moves back with it, and no assignment remains. */
 static void test_regrouped_alias(void **state) {
   (void)state;
@@ -275,9 +289,9 @@ static void test_history(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      ESP_TEST(test_each),    ESP_TEST(test_transaction),     ESP_TEST(test_to_and_fro),
-      ESP_TEST(test_view),    ESP_TEST(test_regrouped_alias), ESP_TEST(test_refused),
-      ESP_TEST(test_history), ESP_TEST(test_renamed_node),    ESP_TEST(test_tied_into_group),
+      ESP_TEST(test_each),           ESP_TEST(test_transaction),     ESP_TEST(test_to_and_fro), ESP_TEST(test_view),
+      ESP_TEST(test_renamed_before), ESP_TEST(test_regrouped_alias), ESP_TEST(test_refused),    ESP_TEST(test_history),
+      ESP_TEST(test_renamed_node),   ESP_TEST(test_tied_into_group),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
