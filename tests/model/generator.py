@@ -271,19 +271,22 @@ class Generator:
     def burst(self):
         """Many pushes to few leaves, so that their order shows."""
         rng = self.rng
-        kind = rng.choice(("apply", "toggles", "none"))
+        kind = rng.choice(("apply", "toggles", "toggles", "none"))
         some = self.named_leaves(30) + self.named_leaves(3)
         some = list({one[0]: one for one in some}.values())
         pushes = []
-        count = rng.choice((2, 4, 8, 16))
+        count = rng.choice((4, 8, 16) if kind == "toggles" else (2, 4, 8, 16))
         for _ in range(count):
             leaves = [[path, "id", "normal", self.seed()] for path, *_ in some if self.chance(0.7)]
             pushes.append([rng.randrange(3), leaves])
+        apply = self.apply(alone=True) if kind == "apply" else None
+        if apply and some and self.chance(0.15):  # of what is being pushed
+            apply["operations"] = [{"remove": {"selection": rng.choice(some)[0]}}]
         return {
             "op": "burst",
             "chunk": self.chunk(some) if self.chance(0.3) else 0,
             "pushes": pushes,
-            "apply": self.apply(alone=True) if kind == "apply" else None,
+            "apply": apply,
             "apply_after": rng.randint(1, count),
             "toggles": self.toggles(some, count) if kind == "toggles" else [],
             "pull_after": rng.randint(1, count) if self.chance(0.2) else 0,
@@ -295,7 +298,7 @@ class Generator:
         paths = [leaves[0][0]] * 3 + [one[0] for one in leaves[:5]] if leaves else []
         kinds = [kind for kind in ("freeze", "thaw", "detach", "attach") if kind in self.kinds]
         return [
-            [rng.randint(1, count), rng.choice(kinds), rng.choice(paths)] for _ in range(rng.randint(2, 8)) if paths
+            [rng.randint(1, count), rng.choice(kinds), rng.choice(paths)] for _ in range(rng.randint(4, 20)) if paths
         ]
 
     def retry(self):
@@ -399,11 +402,54 @@ class Generator:
     of_reset = of_detach = few
 
     def of_freeze(self):
-        return {"selection": self.selection(self.chance(0.9))}
+        return {"selection": self.selection(self.chance(0.9)), **self.timed(("until_commit", "until_commit", "for_ms"))}
+
+    def timed(self, ends):
+        """When it begins and ends; commits by their distance from the one of now."""
+        rng = self.rng
+        if not self.available.timers or not self.chance(0.4):
+            return {}
+        times = {rng.choice(ends): 1 << 30} if self.chance(0.7) else {}
+        if "until_commit" in times:
+            times["until_commit"] = self.distance()
+        if not times or self.chance(0.4):
+            times["at_commit"] = self.distance()
+        if self.chance(0.05):
+            times["until_commit"] = self.distance()
+        return times
+
+    def distance(self):
+        return self.rng.choice((1, 2, 3, 5, 8, 20, 50, 0 if self.chance(0.2) else 4))
+
+    def of_cancel_timer(self):
+        return {"place": self.rng.randrange(100)}
 
     def of_thaw(self):
+        if self.available.timers and self.chance(0.15):
+            return self.one_by_one()
+        if self.available.timers and self.chance(0.15):
+            return {"selection": self.selection(), "reset_state": self.chance(0.3), "at_commit": self.distance()}
         selection = self.one_with(lambda leaf: leaf.param.frozen) or self.selection(False)
         return {"selection": selection, "reset_state": self.chance(0.3)}
+
+    def one_by_one(self):
+        rng = self.rng
+        path = rng.choice(self.paths)
+        parts = path.split(".")
+        selection = rng.choice((
+            f"{parts[0]}.*.[11-0]",
+            f"{{{','.join(rng.sample(TOPS, 3))}}}.*",
+            " | ".join(rng.sample(TOPS, 4)),
+            f"{path} | {parts[0]}",
+            "*.{mlp,attn,layers}.[0-11].*",
+            self.expression(1) if self.chance(0.3) else "*",
+        ))  # fmt: skip
+        if "**" in selection:  # whose order the model does not know
+            selection = "*"
+        times = {"one_by_one": True, "every_commits": rng.choice((1, 1, 2, 5, 20))}
+        if self.chance(0.05):
+            times.popitem()
+        return {"selection": selection, "reset_state": self.chance(0.3), **times}
 
     def of_attach(self):
         return {"selection": self.one_with(lambda leaf: leaf.detached) or self.selection(False)}
@@ -534,8 +580,10 @@ class Generator:
         if self.model.epoch == 1 and request["if_epoch"] == -1:
             request["if_epoch"] = None
         if alone:
-            # What is removed while a push to it is on its way may be gone when it arrives, or when it commits.
-            request["operations"] = [one for one in operations if "remove" not in one] or [{"thaw": self.of_thaw()}]
+            for one in request["operations"]:  # which commits have been when it comes nobody knows
+                for arguments in one.values():
+                    arguments.pop("at_commit", None)
+                    arguments.pop("until_commit", None)
             return request
         if self.chance(0.12):
             self.after.append({**request, "if_epoch": 0})

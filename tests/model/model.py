@@ -71,6 +71,7 @@ class Param:
         self.steps = 0
         self.version = 1
         self.frozen = False
+        self.timer = 0  # its id
         self.leaves = []  # in the order in which they were bound: the first is the primary one
         self.digest = None
 
@@ -137,12 +138,13 @@ class Record:
 
     undoes = 0  # the epoch of the transaction that it took back, and did nothing else
 
-    def __init__(self, epoch, commit, actor, reason, changes, before):
+    def __init__(self, epoch, commit, actor, reason, changes, before, timers):
         self.epoch = epoch
         self.commit = commit
         self.actor = actor
         self.reason = reason
         self.before = before
+        self.timers = timers  # that waited before, by id
         self.changes = changes  # lines, of which the order is the server's once it has told it
 
     def told(self):
@@ -171,6 +173,9 @@ class Model:
         self.leaves = {}  # by path
         self.leaf_id_next = 1
         self.param_id_next = 1
+        self.pushes = 0  # commits of them
+        self.timers = {}  # that wait, by id
+        self.timer_id_next = 1
         self.keys = {}  # idempotency key: the first answer
         self.operator = ""  # where operators call from
         self.history = []  # of Record, also shared by copies: only what has happened comes in
@@ -182,7 +187,7 @@ class Model:
         """A copy that shares arrays, which are never written but by steps."""
         new = object.__new__(Model)
         new.__dict__.update(self.__dict__)
-        for name in ("groups", "assignments", "tags", "selections"):
+        for name in ("groups", "assignments", "tags", "selections", "timers"):
             setattr(new, name, dict(getattr(self, name)))
         new.removed = set(self.removed)
         params = {}
@@ -256,10 +261,20 @@ class Model:
             raise Refused("NOT_FOUND")
         return found
 
-    def record(self, changes, actor, reason, before=None):
-        """Of a transaction that has happened, if it changed anything. before: the picture() of before it."""
+    def record(self, changes, actor, reason, before=None, timers=()):
+        """Of a transaction that has happened, if it changed anything. before: the picture() of before it; timers: those
+        that waited then."""
         if changes:
-            self.history.append(Record(self.epoch, self.commit, actor, reason, changes, before))
+            self.history.append(Record(self.epoch, self.commit, actor, reason, changes, before, dict(timers)))
+
+    def due(self):
+        """Timers whose time has come: they are to be the next transaction, before any push."""
+        return [
+            timer
+            for timer in self.timers.values()
+            if (timer.due == "commit" and timer.at <= self.commit + 1)
+            or (timer.due == "pushes" and timer.at <= self.pushes)
+        ]
 
     def picture(self):
         """All that a transaction can change and an undo can bring back."""
@@ -267,7 +282,8 @@ class Model:
         for leaf in self.leaves.values():
             param = leaf.param
             bound = (param.id, leaf.transposed)
-            leaves[leaf.id] = (leaf.path, leaf.tag, leaf.detached, param.frozen, self.group_of(param), *bound)
+            flags = (leaf.detached, param.frozen, param.timer)
+            leaves[leaf.id] = (leaf.path, leaf.tag, *flags, self.group_of(param), *bound)
         groups = {name: str(optimizer) for name, optimizer in self.groups.items()}
         return {"leaves": leaves, "groups": groups, "tags": dict(self.tags), "selections": dict(self.selections)}
 
@@ -337,6 +353,7 @@ class Model:
         if not finite and self.nonfinite == "reject":
             raise Refused("INVALID_ARGUMENT")
         self.commit += 1
+        self.pushes += 1
         if finite:
             counts["applied"] += sum(map(len, steps.values()))
             self.step_all(steps.values())

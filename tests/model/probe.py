@@ -26,11 +26,13 @@ PROBES = {
     "delete_group": {"name": "g"},
     "name_selection": {"name": "s", "selection": "a.x"},
     "undo": {"epoch": 0},
+    "cancel_timer": {"timer": 1},
 }
 SELECTOR = "name:x & rank:2 | tag:T > y | group:nosuch | (kind:buffer & !frozen)"
 BORN_TIED = harness.leaf("c", 2, 3, alias_of="a.x")
 BORN_DETACHED = harness.leaf("d", detached=True)
 NODE_TAG = harness.types.NodeSpec(path="e", tag="T")
+TIMED = {"selection": "a.x", "until_commit": 1000}
 CLIPS = "clip_global_norm(1) | sgd"
 
 
@@ -39,7 +41,7 @@ class Available:
         self.kinds = []
         self.missing = []
         self.isas = []
-        self.selectors = self.born_tied = self.born_detached = self.node_tags = self.clips = False
+        self.selectors = self.born_tied = self.born_detached = self.node_tags = self.clips = self.timers = False
 
     def show(self):
         print(f"operations: {', '.join(self.kinds)}")
@@ -49,6 +51,7 @@ class Available:
             "leaves that are born detached": self.born_detached,
             "tags of inner nodes": self.node_tags,
             "clipping by norm": self.clips,
+            "timers": self.timers,
         }
         missing = self.missing + [name for name, is_there in parts.items() if not is_there]
         if missing:
@@ -67,6 +70,7 @@ def look():
             found.born_tied = is_built(lambda: client.declare(BORN_TIED))
             found.born_detached = is_built(lambda: client.declare(BORN_DETACHED))
             found.node_tags = is_built(lambda: client.declare(nodes=[NODE_TAG]))
+            found.timers = "cancel_timer" in found.kinds and has(client, "freeze", TIMED) and lists_timers(client)
             found.clips = takes_group(CLIPS)
         server.stop()
     finally:
@@ -80,6 +84,10 @@ def look():
 
 def has(client, kind, arguments):
     return is_built(lambda: client.apply({kind: arguments}, dry_run=True))
+
+
+def lists_timers(client):
+    return is_built(lambda: list(client.admin.Timers(harness.admin.TimersRequest(), timeout=harness.TIMEOUT)))
 
 
 def is_built(call):

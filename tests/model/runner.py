@@ -10,12 +10,13 @@ import grpc
 import numpy as np
 
 import declaring
+import following
 import harness
 import proxy
 import surgery
 import undoing
 from harness import admin, types, wire
-from following import Follower, Journal
+from following import Follower, Journal, compare_timers
 from messages import as_stream, arguments_of, leaf_spec, merge, push_messages, toggle
 from model import Model, Refused
 from tensors import tensor
@@ -58,6 +59,7 @@ class Runner:
             self.model.operator = self.peer()
             self.journal = Journal(self.client)
             self.follower = Follower(self.server.address)
+            self.has_timers = False  # or had
             self.dry = None  # the last dry run: what was asked, and the lines that it said
         except BaseException:
             self.server.close()
@@ -94,10 +96,21 @@ class Runner:
         """One operation and a look at everything. Returns the Outcome."""
         outcome = Outcome()
         getattr(self, "do_" + operation["op"])(operation, outcome)
+        while self.model.due():
+            self.fire(outcome)
         if look:
             self.compare_all()
             self.follower.compare(self.model)
+            if self.has_timers:
+                compare_timers(self.client, self.model)
         return outcome
+
+    def fire(self, outcome):
+        """Timers are due: the server's transaction comes by itself."""
+        surgery.fire(self.model)
+        outcome.add("timer", True)
+        self.follower.wait(self.model.epoch)
+        self.journal.compare(self.model.history[-1])
 
     @staticmethod
     def answer(call):
@@ -302,7 +315,7 @@ class Runner:
             events.append((reply.commit, 0, "push", (worker, grads, sequence, messages, reply)))
         calls = toggled + ([(call, stages, request)] if operation["apply"] else [])
         answers = [(request, stages, self.answer(lambda: merge(call))) for call, stages, request in calls]
-        made = {reply.epoch: reply.commit for _, _, (reply, _, _) in answers if reply and reply.commit}
+        made = {one.epoch: one.commit for one in self.journal.ask(self.model.epoch)}
         for one in answers:
             reply = one[2][0]
             if reply is None:
@@ -314,7 +327,11 @@ class Runner:
         if operation["pull_after"]:
             pulled = harness.Pulled(pulling)
             events.append((pulled.header.commit, 2, "pull", pulled))
-        for _, _, what, event in sorted(events, key=lambda one: one[:2]):
+        for commit, place, what, event in sorted(events, key=lambda one: one[:2]):
+            while self.model.due() and self.model.commit < commit - (place == 0):
+                self.fire(outcome)
+            if what == "push" and self.model.due():
+                raise Difference(f"timers: {self.model.due()} came after the push of commit {commit}")
             getattr(self, "after_" + what)(event, outcome)
 
     def after_push(self, event, outcome):
@@ -438,7 +455,8 @@ class Runner:
     def start_apply(self, operation):
         """The call, the stages by operation, and what the model is to be asked."""
         messages, stages = [], {}
-        for place, one in enumerate(operation["operations"]):
+        operations = [self.at_its_time(one) for one in operation["operations"]]
+        for place, one in enumerate(operations):
             ((kind, arguments),) = one.items()
             if kind == "set":
                 arrays = {}
@@ -465,8 +483,19 @@ class Runner:
             max_leaves=request["max_leaves"],
             reason=request["reason"],
         )
-        request["operations"] = operation["operations"]
+        request["operations"] = operations
         return self.client.admin.Apply(message, timeout=harness.TIMEOUT), stages, request
+
+    def at_its_time(self, operation):
+        """With commit numbers where it has distances to the one of now, and a timer's id where it has its place."""
+        ((kind, arguments),) = operation.items()
+        if kind == "cancel_timer":
+            waiting = sorted(self.model.timers)
+            number = waiting[arguments["place"] % len(waiting)] if waiting else arguments["place"]
+            return {kind: {"timer": number}}
+        times = {name: self.model.commit + arguments[name] for name in ("at_commit", "until_commit") if name in arguments}
+        self.has_timers = self.has_timers or bool(times) or "for_ms" in arguments or "one_by_one" in arguments
+        return {kind: {**arguments, **times}} if times else operation
 
     def compare_dry(self, request, reply):
         """What a dry run said, the same transaction does at the same epoch, line by line."""
@@ -523,14 +552,13 @@ class Runner:
             del reply.notes[:]
             self.compare_dry(request, reply)
             told = list(reply.changes)
-            lines = sorted(reply.changes, key=str)  # the model has them in an order of its own
-            del reply.changes[:]
-            reply.changes.extend(lines)
-        if expected is not None:
-            lines = sorted(expected.changes, key=str)
+        if expected is not None and reply is not None:
             expected = admin.ApplyResponse.FromString(expected.SerializeToString())
-            del expected.changes[:]
-            expected.changes.extend(lines)
+            alike = following.arranged if len(request["operations"]) == 1 else following.net
+            for one in (expected, reply):  # the model has them in an order of its own
+                lines = alike(one.changes)
+                del one.changes[:]
+                one.changes.extend(lines)
         kinds = ", ".join(next(iter(one)) for one in request["operations"])
         self.compare(f"apply of {kinds}", expected, expected_code, reply, code, details)
         if reply is not None and reply.commit and not known:

@@ -4,6 +4,7 @@ table above struct esp_change in server/tree/tree.h)."""
 import pairing
 import rules
 import selecting
+import timing
 import undoing
 from harness import admin
 from model import Param, Refused, initial, is_within
@@ -16,6 +17,7 @@ def printed(flag):
 class Transaction:
     def __init__(self, model, stages, max_leaves=0):
         self.model = model.clone()
+        self.epoch, self.commit_before = model.epoch, model.commit
         self.max_leaves = max_leaves
         self.stages = stages  # by operation: {leaf's id: array}
         self.changes = []
@@ -67,16 +69,24 @@ class Transaction:
 
     # ---- flags ----
 
-    def freeze(self, selection):
-        self.flag_frozen(self.select(selection), True)
+    def freeze(self, **arguments):
+        timing.freeze(self, **arguments)
 
-    def thaw(self, selection, reset_state=False):
-        thawed = self.flag_frozen(self.select(selection), False)
+    def thaw(self, **arguments):
+        timing.thaw(self, **arguments)
+
+    def cancel_timer(self, timer):
+        timing.cancel(self, timer)
+
+    def thaw_now(self, leaves, reset_state):
+        thawed = self.flag_frozen(leaves, False)
         if reset_state:
             for param in thawed:
                 param.reset()
 
-    def flag_frozen(self, leaves, frozen):
+    def flag_frozen(self, leaves, frozen, timer=None):
+        """Those that are so already lose the timer that they have, too."""
+        timing.give(self, leaves, timer)
         changing = [leaf for leaf in leaves if leaf.param.frozen != frozen]
         for leaf, because in self.with_ties(changing):
             self.note(leaf, "frozen", printed(not frozen), printed(frozen), because)
@@ -173,6 +183,7 @@ class Transaction:
             return
         before = self.binding(leaf)
         was_frozen, was_stepped = old.frozen, self.model.group_of(old)
+        was_timer = old.timer
         seen = leaf.seen(old.value)
         if old is not new:
             self.leave(leaf)
@@ -181,6 +192,9 @@ class Transaction:
         self.note(leaf, "parameter", before, self.binding(leaf))
         if was_frozen != new.frozen:
             self.note(leaf, "frozen", printed(was_frozen), printed(new.frozen), other.path)
+        if was_timer != new.timer:
+            texts = [timing.text_of(self.model, number) for number in (was_timer, new.timer)]
+            self.note(leaf, "timer", *texts, other.path)
         if new.kind == "trained" and was_stepped != self.model.group_of(new):
             self.note(leaf, "stepped_by", was_stepped, self.model.group_of(new), other.path)
         if mean and old is not new:
@@ -213,7 +227,7 @@ class Transaction:
             old = leaf.param
             new = Param(self.model.param_id_next, leaf.shape(), old.dtype, old.kind, leaf.seen(old.value).copy())
             self.model.param_id_next += 1
-            new.frozen, new.steps = old.frozen, old.steps
+            new.frozen, new.steps, new.timer = old.frozen, old.steps, old.timer
             new.states = {name: leaf.seen(state).copy() for name, state in old.states.items()}
             if reset_state:
                 new.reset()
@@ -229,6 +243,7 @@ class Transaction:
             if param.leaves and self.model.assigned(param.leaves[0].path) != group:
                 self.assign(param.leaves[0].path, group, because)
         self.moved = {}
+        timing.drop_unused(self.model)
 
     def keep_group(self, param, group, because):
         """Until settle(). Of several primary leaves that left it, the first one's counts."""
@@ -359,8 +374,8 @@ class Transaction:
                 self.bind(leaf, other, spec["view"], 0)
                 del waiting[spec["path"]]
         self.settle()
-        frozen = [self.model.leaves[spec["path"]] for spec in specs if spec.get("alias_of") and spec["frozen"]]
-        self.flag_frozen(frozen, True)
+        frozen = {spec["path"] for spec in specs if spec.get("alias_of") and spec["frozen"]}
+        self.flag_frozen([leaf for leaf in self.model.in_order() if leaf.path in frozen], True)
 
     def remove(self, selection):
         self.take_out(self.select(selection))
@@ -375,6 +390,8 @@ class Transaction:
                 self.note(leaf, "frozen", "true", "")
             if leaf.detached:
                 self.note(leaf, "detached", "true", "")
+            if leaf.param.timer:
+                self.note(leaf, "timer", timing.text_of(self.model, leaf.param.timer), "")
             if leaf.tag:
                 self.note(leaf, "tag", leaf.tag, "")
             if staying[leaf.path]:
@@ -478,8 +495,26 @@ class Transaction:
             if "from" in arguments:
                 arguments["source"] = arguments.pop("from")
             getattr(self, kind)(**arguments)
-            self.settle()
+            if kind != "tie" or place + 1 == len(operations) or "tie" not in operations[place + 1]:
+                self.settle()  # ties in a row are one step as to groups
         self.commit()
+
+
+def fire(model):
+    """The transaction of the timers that are due."""
+    transaction = Transaction(model, {})
+    for timer in sorted(model.due(), key=lambda timer: timer.id):
+        leaves = [leaf for leaf in transaction.model.in_order() if leaf.param.timer == timer.id]
+        if timer.frozen:
+            end = timing.end_of(transaction, timer.until_commit, timer.for_ms, timer.selection)
+            transaction.flag_frozen(leaves, True, end)
+        else:
+            transaction.thaw_now(leaves, timer.reset_state)
+    before, timers = model.picture(), model.timers
+    transaction.settle()
+    transaction.commit()
+    model.__dict__ = transaction.model.__dict__
+    model.record(transaction.changes, "timer", "", before, timers)
 
 
 def apply(model, operations, stages, *, if_epoch=0, dry_run=False, key="", max_leaves=0, reason=""):
@@ -490,13 +525,13 @@ def apply(model, operations, stages, *, if_epoch=0, dry_run=False, key="", max_l
         raise Refused("ABORTED")
     if not operations:
         raise Refused("INVALID_ARGUMENT")
-    before = model.picture()
+    before, timers = model.picture(), model.timers
     transaction = Transaction(model, stages, max_leaves)
     transaction.run(operations)
     changed = bool(transaction.changes)
     if not dry_run:
         model.__dict__ = transaction.model.__dict__
-        model.record(transaction.changes, model.operator, reason, before)
+        model.record(transaction.changes, model.operator, reason, before, timers)
     reply = admin.ApplyResponse(
         epoch=model.epoch,
         commit=model.commit if changed and not dry_run else 0,

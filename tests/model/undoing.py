@@ -4,7 +4,8 @@ same. Groups come before bindings, flags and names last."""
 
 import re
 
-from model import Refused
+import timing
+from model import Refused, is_within
 
 
 def was(line):
@@ -38,11 +39,12 @@ def undo(transaction, epoch):
     passed = settled(later)
     if any(thing(line) in touched for one in later if one.epoch not in passed for line in one.changes):
         raise Refused("FAILED_PRECONDITION")
-    take_back_each(transaction, lines, take_back_place)
+    take_back_places(transaction, lines)
     take_back_groups(transaction, lines)
-    take_back_each(transaction, lines, take_back_binding)
-    take_back_each(transaction, lines, take_back_stepper)
+    take_back_bindings(transaction, lines)
+    take_back_steppers(transaction, lines)
     take_back_flags(transaction, lines)
+    take_back_timers(transaction, lines, history[place].timers)
     for line in reversed(lines):
         take_back_name(transaction, line)
 
@@ -59,19 +61,59 @@ def brings_all_back(before, model):
     return all(number in leaves and bound in params for number, (*_, bound, _) in before["leaves"].items())
 
 
-def take_back_each(transaction, lines, step):
-    for line in reversed(lines):
-        step(transaction, line)
+def take_back_places(transaction, lines):
+    """What was added goes, what was renamed gets its name again; what was removed is gone. Leaves that were added go at
+    once, those that were renamed with a node go back with it if it has no others by now."""
+    model = transaction.model
+    lines = list(reversed(lines))
+    while lines:
+        added = []
+        while lines and lines[0].field != "path":
+            line = lines.pop(0)
+            leaf = model.by_id(line.leaf_id)
+            if leaf and line.field == "leaf" and not was(line):
+                added.append(leaf)
+        transaction.take_out([leaf for leaf in model.in_order() if leaf in added])
         transaction.settle()
+        if lines:
+            take_back_paths(transaction, lines)
 
 
-def take_back_place(transaction, line):
-    """What was added goes, what was renamed gets its name again; what was removed is gone."""
-    leaf = transaction.model.by_id(line.leaf_id)
-    if leaf and line.field == "leaf" and not was(line):
-        transaction.take_out([leaf])
-    elif leaf and line.field == "path":
-        transaction.move(line.to, was(line))
+def take_back_paths(transaction, lines):
+    """Takes the first of these lines, and those after it that are of the same node."""
+    model = transaction.model
+    run = []
+    node = None  # (its path, the former one)
+    while lines and lines[0].field == "path":
+        line = lines[0]
+        leaf = model.by_id(line.leaf_id)
+        if leaf:
+            wider = widened(node, line)
+            if leaf.path != line.to or not wider:
+                break
+            node = wider
+            run.append(line)
+        lines.pop(0)
+    if not run:
+        if lines and lines[0].field == "path":  # an operation before this one has given it another path
+            raise Refused("FAILED_PRECONDITION")
+        return
+    if len([leaf for leaf in model.in_order() if is_within(leaf.path, node[0])]) == len(run):
+        transaction.move(*node)
+    else:
+        for line in run:
+            transaction.move(line.to, was(line))
+    transaction.settle()
+
+
+def widened(node, line):
+    """The nearest node, at or above this one, with which the leaf of the line was renamed, too; None: there is none."""
+    to, former = node or (line.to, was(line))
+    while not (is_within(line.to, to) and is_within(was(line), former) and line.to[len(to) :] == was(line)[len(former) :]):
+        if to.rpartition(".")[2] != former.rpartition(".")[2] or "." not in to or "." not in former:
+            return None
+        to, former = to.rpartition(".")[0], former.rpartition(".")[0]
+    return to, former
 
 
 def take_back_groups(transaction, lines):
@@ -95,27 +137,43 @@ def take_back_groups(transaction, lines):
     assign()
 
 
-def take_back_binding(transaction, line):
+def first_lines(transaction, lines, is_meant):
+    """[(leaf, the first of its lines that is meant)], in path order."""
+    first = {}
+    for line in lines:
+        if is_meant(line):
+            first.setdefault(line.leaf_id, line)
+    return [(leaf, first[leaf.id]) for leaf in transaction.model.in_order() if leaf.id in first]
+
+
+def take_back_bindings(transaction, lines):
     """To the parameter that it was bound to; where that is no more, to one of its own."""
-    leaf = transaction.model.by_id(line.leaf_id)
-    if not leaf or line.field != "parameter" or not was(line):
-        return
-    number = int(re.match(r"parameter (\d+)", was(line))[1])
-    param = next((param for param in transaction.model.params() if param.id == number), None)
-    if param is None:
-        transaction.split_off([leaf])
-        return
-    others = [one for one in param.leaves if one is not leaf]
-    if others:
-        transposed = was(line).endswith(" transposed")
-        transaction.bind(leaf, others[0], others[0].transposed != transposed, False)
+    alone = []
+    for leaf, line in reversed(first_lines(transaction, lines, lambda line: line.field == "parameter" and was(line))):
+        number = int(re.match(r"parameter (\d+)", was(line))[1])
+        param = next((param for param in transaction.model.params() if param.id == number), None)
+        others = [one for one in param.leaves if one is not leaf] if param else []
+        if param is None:
+            alone.append(leaf)
+        elif others:
+            transposed = was(line).endswith(" transposed")
+            transaction.bind(leaf, others[0], others[0].transposed != transposed, False)
+    transaction.settle()
+    transaction.split_off([leaf for leaf in transaction.model.in_order() if leaf in alone])
+    transaction.settle()
 
 
-def take_back_stepper(transaction, line):
-    """What it is tied to brought the leaf into another group. Where that was taken back it is there again."""
-    leaf = transaction.model.by_id(line.leaf_id)
-    if leaf and line.field == "stepped_by" and line.because and transaction.model.group_of(leaf.param) != was(line):
-        transaction.assign(line.path, was(line))
+def take_back_steppers(transaction, lines):
+    """What they are tied to brought leaves into another group. Where that was taken back they are there again; else they
+    are assigned to it: first the primary leaves, which others follow."""
+    for only_primary in (True, False):
+        given = []
+        for leaf, line in first_lines(transaction, lines, lambda line: line.field == "stepped_by" and line.because):
+            is_meant = not only_primary or leaf.param.leaves[0] is leaf
+            if is_meant and transaction.model.group_of(leaf.param) != was(line):
+                given.append((leaf.path, was(line)))
+        for path, group in given:
+            transaction.assign(path, group)
 
 
 def take_back_flags(transaction, lines):
@@ -126,6 +184,20 @@ def take_back_flags(transaction, lines):
                 first[line.leaf_id] = was(line) == "true"
         for flag in (True, False):
             setting([leaf for leaf in transaction.model.in_order() if first.get(leaf.id) is flag], flag)
+
+
+def take_back_timers(transaction, lines, timers):
+    """Each leaf has the timer that it had before all of it: that one, if it still waits, or it waits again."""
+    first = {}  # leaf's id: timer's
+    for line in lines:
+        if line.field == "timer" and was(line):
+            first.setdefault(line.leaf_id, int(re.search(r"\(timer (\d+)\)", was(line))[1]))
+        elif line.field == "timer":
+            first.setdefault(line.leaf_id, 0)
+    for number in sorted(set(first.values())):
+        timer = transaction.model.timers.get(number) or timers.get(number)
+        timing.give(transaction, [leaf for leaf in transaction.model.in_order() if first.get(leaf.id) == number], timer)
+    transaction.settle()
 
 
 def take_back_name(transaction, line):
