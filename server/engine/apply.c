@@ -28,6 +28,7 @@ struct esp_apply {
   size_t operations_len;
   uint64_t if_epoch;
   bool dry_run;
+  bool fires; /* instead of operations: what timers are due */
   char key[ESP_KEY_BYTES_MAX + 1];
   struct esp_arena arena;    /* strings of the operations, and what they point to */
   struct esp_layout *layout; /* the new one, ref'd while items run */
@@ -192,7 +193,12 @@ static enum esp_code apply_build(struct esp_apply *apply, struct esp_status *st)
       return code;
     }
   }
-  enum esp_code code = esp_edit_finish(tx->edit, &apply->layout, &apply->record->diff, st);
+  enum esp_code code = apply->fires ? esp_timers_fire(tx, apply->record, st) : ESP_OK;
+  if (code != ESP_OK) {
+    esp_edit_free(tx->edit);
+    return code;
+  }
+  code = esp_edit_finish(tx->edit, &apply->layout, &apply->record->diff, st);
   apply->reply.diff = apply->record->diff;
   apply->record->undoes = apply->operations_len == 1 ? tx->undoes : 0;
   if (code == ESP_OK && tx->settles)
@@ -212,18 +218,45 @@ static void apply_note(struct esp_apply *apply) {
   work->notes_len = 0;
 }
 
-static void apply_publish(struct esp_apply *apply, struct esp_batch *batch) {
+/* Under the commit lock: pushes may have been committed since the transaction began, with which its new timers count
+ * from now on. Fails where one waits for a commit that has come meanwhile. */
+static enum esp_code timers_begin(struct esp_apply *apply, struct esp_status *st) {
+  const struct esp_engine *engine = apply->engine;
+  struct esp_layout *layout = apply->layout;
+  if (layout->timer_id_next == apply->base->timer_id_next && !apply->tx.gives_timers_back)
+    return ESP_OK;
+  for (size_t i = 0; i < layout->timers_len && !apply->fires; i++) {
+    const struct esp_timer *timer = &layout->timers[i];
+    if (timer->due == ESP_TIMER_COMMIT && timer->at <= engine->commit &&
+        esp_layout_timer(apply->base, timer->id) == NULL)
+      return esp_fail(st, ESP_FAILED_PRECONDITION,
+                      "commit %" PRIu64 " came while this was being prepared: the tree is at %" PRIu64, timer->at,
+                      engine->commit);
+  }
+  if (engine->push_commits != apply->tx.moment.push_commits)
+    esp_layout_postpone(layout, engine->push_commits - apply->tx.moment.push_commits);
+  return ESP_OK;
+}
+
+/* A failure changes nothing. */
+static enum esp_code apply_publish(struct esp_apply *apply, struct esp_batch *batch, struct esp_status *st) {
   struct esp_engine *engine = apply->engine;
   struct esp_layout *old = NULL;
-  for (size_t i = 0; i < apply->operations_len; i++)
-    apply->taken[i] = esp_stage_find(engine, apply->operations[i].stage, true);
   pthread_mutex_lock(&engine->commit_lock);
   bool changed = apply->layout != apply->base;
+  enum esp_code code = changed ? timers_begin(apply, st) : ESP_OK;
+  if (code != ESP_OK) {
+    pthread_mutex_unlock(&engine->commit_lock);
+    return code;
+  }
   if (changed)
     apply->reply.commit = esp_engine_publish(engine, esp_layout_ref(apply->layout), apply->record, &old);
   esp_work_enqueue(&apply->tx.work, batch);
   pthread_mutex_unlock(&engine->commit_lock);
   esp_layout_unref(old);
+  remember(engine, apply);
+  for (size_t i = 0; i < apply->operations_len; i++)
+    apply->taken[i] = esp_stage_find(engine, apply->operations[i].stage, true);
   if (apply->tx.settles)
     esp_work_settled(apply->layout);
   if (changed) {
@@ -231,6 +264,7 @@ static void apply_publish(struct esp_apply *apply, struct esp_batch *batch) {
     esp_watches_wake(engine);
   }
   esp_batch_start(batch, false);
+  return ESP_OK;
 }
 
 static void apply_run(struct esp_job *job, unsigned share) {
@@ -243,7 +277,12 @@ static void apply_run(struct esp_job *job, unsigned share) {
     apply_join(apply, first);
     return;
   }
-  apply->base = esp_engine_layout(engine, NULL);
+  apply->tx.moment.wall_ms = esp_engine_wall(engine);
+  pthread_mutex_lock(&engine->commit_lock);
+  apply->base = esp_layout_ref(engine->layout);
+  apply->tx.moment.commit = engine->commit;
+  apply->tx.moment.push_commits = engine->push_commits;
+  pthread_mutex_unlock(&engine->commit_lock);
   enum esp_code code = ESP_OK;
   if (apply->if_epoch != 0 && apply->if_epoch != apply->base->epoch)
     code =
@@ -260,14 +299,15 @@ static void apply_run(struct esp_job *job, unsigned share) {
     if (batch == NULL)
       code = esp_transaction_memory(&st);
   }
-  if (code != ESP_OK || apply->dry_run) {
-    apply->reply.epoch = apply->base->epoch;
-    apply_answer(apply, code, &st);
-    return;
+  if (code == ESP_OK && !apply->dry_run) {
+    apply->reply.epoch = apply->layout->epoch;
+    code = apply_publish(apply, batch, &st);
+    if (code == ESP_OK)
+      return;
+    esp_batch_free(batch);
   }
-  apply->reply.epoch = apply->layout->epoch;
-  remember(engine, apply);
-  apply_publish(apply, batch);
+  apply->reply.epoch = apply->base->epoch;
+  apply_answer(apply, code, &st);
 }
 
 /* ---- the request ---- */
@@ -354,9 +394,9 @@ static struct esp_apply *apply_new(struct esp_engine *engine, const struct esp_a
   esp_arena_init(&apply->arena, 0);
   apply->tx = (struct esp_transaction){.engine = engine, .max_leaves = request->max_leaves};
   esp_work_init(&apply->tx.work, engine);
-  apply->operations = esp_calloc(request->operations_len, sizeof(*apply->operations));
-  apply->stages = esp_calloc(request->operations_len, sizeof(struct esp_push *));
-  apply->taken = esp_calloc(request->operations_len, sizeof(struct esp_push *));
+  apply->operations = esp_calloc(request->operations_len + 1, sizeof(*apply->operations));
+  apply->stages = esp_calloc(request->operations_len + 1, sizeof(struct esp_push *));
+  apply->taken = esp_calloc(request->operations_len + 1, sizeof(struct esp_push *));
   apply->waiters = esp_calloc(1, sizeof(*apply->waiters));
   apply->record = esp_record_new(esp_engine_wall(engine), request->actor, request->reason);
   if (apply->operations == NULL || apply->stages == NULL || apply->taken == NULL || apply->waiters == NULL ||
@@ -396,4 +436,29 @@ void esp_engine_apply(struct esp_engine *engine, const struct esp_apply_request 
   apply->job.run = apply_run;
   apply->job.shares = 1;
   esp_transactions_submit(engine, &apply->job);
+}
+
+/* ---- timers ---- */
+
+static void timers_answered(void *data, enum esp_code code, const struct esp_status *st,
+                            const struct esp_apply_reply *reply) {
+  (void)reply;
+  struct esp_timers *timers = data;
+  if (code == ESP_OK) /* from the pool, perhaps when the next transaction is being built */
+    return;
+  timers->code = code;
+  timers->st = *st;
+}
+
+void esp_apply_timers(struct esp_engine *engine) {
+  const struct esp_apply_request request = {.idempotency_key = "", .actor = "timer", .reason = ""};
+  struct esp_apply *apply = apply_new(engine, &request);
+  if (apply == NULL) {
+    engine->timers.code = esp_transaction_memory(&engine->timers.st);
+    return;
+  }
+  apply->fires = true;
+  *apply->waiters = (struct waiter){.callback = timers_answered, .data = &engine->timers};
+  atomic_fetch_add(&engine->committing, 1);
+  apply_run(&apply->job, 0);
 }

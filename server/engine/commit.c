@@ -28,6 +28,7 @@ struct member {
 };
 
 struct commit {
+  struct esp_parked parked; /* while it waits for timers */
   struct esp_engine *engine;
   struct esp_layout *layout; /* ref'd: the optimizers and parameters that the items use */
   struct esp_batch *batch;
@@ -180,6 +181,13 @@ static enum esp_code measure_begin(struct commit *commit, struct esp_status *st)
   return ESP_OK;
 }
 
+static void commit_refuse(struct commit *commit, enum esp_code code, const struct esp_status *st) {
+  for (size_t i = 0; i < commit->members_len; i++) {
+    commit->members[i].code = code;
+    commit->members[i].st = *st;
+  }
+}
+
 /* Looks at the layout of now; false where that can't be done. */
 static bool commit_look(struct commit *commit) {
   struct esp_layout *layout = esp_engine_layout(commit->engine, NULL);
@@ -192,10 +200,8 @@ static bool commit_look(struct commit *commit) {
   commit_resolve(commit);
   struct esp_status st;
   enum esp_code code = measure_begin(commit, &st);
-  for (size_t i = 0; i < commit->members_len && code != ESP_OK; i++) {
-    commit->members[i].code = code;
-    commit->members[i].st = st;
-  }
+  if (code != ESP_OK)
+    commit_refuse(commit, code, &st);
   return code == ESP_OK;
 }
 
@@ -278,11 +284,14 @@ static void commit_done(struct esp_batch *batch, void *data) {
   atomic_fetch_sub(&engine->committing, 1);
 }
 
+static void commit_unparked(struct esp_parked *parked, enum esp_code code, const struct esp_status *st);
+
 static struct commit *commit_new(struct esp_engine *engine, struct esp_push *const *pushes, size_t len) {
   struct commit *commit = esp_calloc(1, sizeof(*commit) + len * sizeof(commit->members[0]));
   if (commit == NULL)
     return NULL;
   size_t slots = 0;
+  commit->parked.go = commit_unparked;
   commit->engine = engine;
   commit->members_len = len;
   for (size_t i = 0; i < len; i++) {
@@ -310,8 +319,22 @@ static void refuse_all(struct esp_engine *engine, struct esp_push *const *pushes
   }
 }
 
+/* Under the commit lock, which it gives back. */
+static void commit_hand_over(struct commit *commit) {
+  struct esp_engine *engine = commit->engine;
+  struct esp_batch *batch = commit->batch;
+  bool here = commit->bytes <= ESP_HERE_BYTES_MAX;
+  bool near = esp_timers_are_near(engine);
+  commit_admit(commit);
+  commit_enqueue(commit);
+  if (near)
+    esp_timers_look(engine);
+  pthread_mutex_unlock(&engine->commit_lock);
+  esp_batch_start(batch, here);
+}
+
 /* Resolved outside the lock, and again in the rare case that the layout changed meanwhile. Comes back here when norms
- * have been measured. */
+ * have been measured, and when the timers have run that were due before it. */
 static void commit_go(struct commit *commit) {
   struct esp_engine *engine = commit->engine;
   for (;;) {
@@ -319,16 +342,26 @@ static void commit_go(struct commit *commit) {
     if (ok && commit->measure != NULL && esp_measure_start(commit->measure))
       return;
     pthread_mutex_lock(&engine->commit_lock);
+    if (ok && esp_timers_are_near(engine) && esp_timers_park(engine, &commit->parked)) {
+      pthread_mutex_unlock(&engine->commit_lock);
+      return;
+    }
     if (engine->layout == commit->layout || !ok)
       break;
     pthread_mutex_unlock(&engine->commit_lock);
   }
-  struct esp_batch *batch = commit->batch;
-  bool here = commit->bytes <= ESP_HERE_BYTES_MAX;
-  commit_admit(commit);
-  commit_enqueue(commit);
-  pthread_mutex_unlock(&engine->commit_lock);
-  esp_batch_start(batch, here);
+  commit_hand_over(commit);
+}
+
+static void commit_unparked(struct esp_parked *parked, enum esp_code code, const struct esp_status *st) {
+  struct commit *commit = (struct commit *)parked;
+  if (code == ESP_OK) {
+    commit_go(commit);
+    return;
+  }
+  commit_refuse(commit, code, st);
+  pthread_mutex_lock(&commit->engine->commit_lock);
+  commit_hand_over(commit);
 }
 
 static void commit_measured(struct esp_measure *measure) {

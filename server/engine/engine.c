@@ -106,6 +106,7 @@ enum esp_code esp_engine_new(const struct esp_engine_options *options, struct es
   esp_sessions_init(&engine->sessions);
   esp_watches_init(&engine->watches);
   esp_history_init(&engine->history);
+  esp_timers_init(&engine->timers);
   pthread_mutex_init(&engine->plan.lock, NULL);
   engine->world.isa = options->isa;
   enum esp_code code = layout_init(engine, options, st);
@@ -131,7 +132,7 @@ void esp_engine_free(struct esp_engine *engine) {
   esp_stages_done(engine);
   esp_remembered_done(engine);
   esp_layout_unref(engine->layout);
-  ESP_CHECK(engine->arriving == NULL && engine->committing == 0);
+  ESP_CHECK(engine->arriving == NULL && engine->committing == 0 && engine->timers.first == NULL);
   esp_watches_done(&engine->watches);
   esp_history_done(&engine->history);
   pthread_mutex_destroy(&engine->plan.lock);
@@ -152,6 +153,7 @@ void esp_engine_tick(struct esp_engine *engine) {
   esp_pushes_tick(engine, now_ms);
   esp_stages_tick(engine, now_ms);
   esp_sessions_tick(engine, now_ms);
+  esp_timers_tick(engine);
 }
 
 void esp_engine_drain(struct esp_engine *engine) {
@@ -192,7 +194,8 @@ uint64_t esp_engine_publish(struct esp_engine *engine, struct esp_layout *layout
   record->epoch = layout->epoch;
   record->commit = ++engine->commit;
   record->changes_len = record->diff.len;
-  return engine->commit;
+  esp_timers_look(engine);
+  return record->commit;
 }
 
 uint64_t esp_engine_lineage(const struct esp_engine *engine) {

@@ -9,6 +9,7 @@
 #include "engine/engine.h"
 #include "engine/history.h"
 #include "engine/map.h"
+#include "engine/timers.h"
 #include "engine/upload.h"
 
 #define ESP_STAGES_MAX 1024 /* uploads for `set` that wait at once */
@@ -198,10 +199,11 @@ struct esp_engine {
   struct esp_world world;
   struct esp_pool *pool;         /* kernels */
   struct esp_pool *transactions; /* one thread: layout changes, one after the other */
-  pthread_mutex_t commit_lock;   /* of the next three; held for the hand-over of a commit to its queues, and no longer */
+  pthread_mutex_t commit_lock;   /* of the next four; held for the hand-over of a commit to its queues, and no longer */
   struct esp_layout *layout;
   uint64_t commit;       /* the last number */
   uint64_t push_commits; /* how many of them were of pushes */
+  struct esp_timers timers;
   struct esp_budget staging;
   struct esp_sessions sessions;
   struct esp_watches watches;

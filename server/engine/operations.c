@@ -68,12 +68,14 @@ static enum esp_code each_param(struct esp_transaction *tx, const struct esp_ope
 }
 
 /* It waits for what is being applied to all that it names, also to what somebody else froze a moment ago. */
-static enum esp_code run_freeze(struct esp_transaction *tx, const struct esp_operation *op,
-                                const struct esp_selection *sel, struct esp_status *st) {
-  bool frozen = op->kind == ESP_OPERATION_FREEZE;
+enum esp_code esp_operation_freeze(struct esp_transaction *tx, bool frozen, bool reset_state,
+                                   const struct esp_selection *sel, const struct esp_timer *timer,
+                                   struct esp_status *st) {
+  const struct esp_operation op = {.kind = frozen ? ESP_OPERATION_FREEZE : ESP_OPERATION_THAW,
+                                   .reset_state = reset_state};
   struct esp_item item = {.kind = frozen ? ESP_ITEM_BARRIER : ESP_ITEM_RESET};
-  enum esp_code code = each_param(tx, op, sel, &item, st);
-  return code == ESP_OK ? esp_edit_freeze(tx->edit, sel, frozen, st) : code;
+  enum esp_code code = each_param(tx, &op, sel, &item, st);
+  return code == ESP_OK ? esp_edit_freeze_timed(tx->edit, sel, frozen, timer, st) : code;
 }
 
 static enum esp_code run_detach(struct esp_transaction *tx, const struct esp_operation *op,
@@ -145,7 +147,7 @@ static enum esp_code run_selected(struct esp_transaction *tx, const struct esp_o
   switch (op->kind) {
   case ESP_OPERATION_FREEZE:
   case ESP_OPERATION_THAW:
-    return run_freeze(tx, op, sel, st);
+    return esp_operation_freeze_timed(tx, op, sel, st);
   case ESP_OPERATION_DETACH:
   case ESP_OPERATION_ATTACH:
     return run_detach(tx, op, sel, st);
@@ -177,6 +179,7 @@ static bool takes_selection(enum esp_operation_kind kind) {
   case ESP_OPERATION_DEFINE_GROUP:
   case ESP_OPERATION_DELETE_GROUP:
   case ESP_OPERATION_NAME_SELECTION:
+  case ESP_OPERATION_CANCEL_TIMER:
   case ESP_OPERATION_UNDO:
     return false;
   default:
@@ -218,6 +221,10 @@ enum esp_code esp_operation_check(const struct esp_operation *op, struct esp_sta
     return esp_fail(st, ESP_INVALID_ARGUMENT, "it has no leaf to add");
   if (op->kind == ESP_OPERATION_ADJUST && op->hypers_len == 0)
     return esp_fail(st, ESP_INVALID_ARGUMENT, "it names no hyperparameter");
+  if (op->kind == ESP_OPERATION_CANCEL_TIMER && op->timer == 0)
+    return esp_fail(st, ESP_INVALID_ARGUMENT, "it names no timer");
+  if (op->kind == ESP_OPERATION_FREEZE || op->kind == ESP_OPERATION_THAW)
+    return esp_operation_timing_check(op, st);
   if (op->kind != ESP_OPERATION_REINIT)
     return ESP_OK;
   if (op->init.kind == ESP_INIT_VALUE)
@@ -246,11 +253,15 @@ enum esp_code esp_operation_run(struct esp_transaction *tx, const struct esp_ope
     return esp_edit_group_delete(tx->edit, op->name, st);
   case ESP_OPERATION_NAME_SELECTION:
     return esp_edit_name_selection(tx->edit, op->name, op->selection, st);
+  case ESP_OPERATION_CANCEL_TIMER:
+    return esp_edit_cancel_timer(tx->edit, op->timer, st);
   case ESP_OPERATION_UNDO:
     return esp_operation_undo(tx, op, st);
   default:
     break;
   }
+  if (op->kind == ESP_OPERATION_THAW && op->one_by_one)
+    return esp_operation_thaw_one_by_one(tx, op, st);
   struct esp_selection sel = {0};
   enum esp_code code = esp_select(esp_edit_view(tx->edit), op->selection, strlen(op->selection), &sel, st);
   if (code == ESP_OK)

@@ -4,15 +4,24 @@
 
 #include "engine/work.h"
 
+/* How far the engine is: what timers go by. */
+struct esp_moment {
+  uint64_t commit;
+  uint64_t push_commits;
+  uint64_t wall_ms;
+};
+
 /* A transaction that is being built. */
 struct esp_transaction {
   struct esp_engine *engine;
+  struct esp_moment moment; /* when it began */
   struct esp_edit *edit;
   struct esp_work work;
-  uint64_t matched;    /* leaves that selections matched */
-  uint64_t max_leaves; /* 0: no bound */
-  uint64_t undoes;     /* the epoch that an operation took back, 0: none */
-  bool settles;        /* parameters may have another optimizer afterwards, or are new */
+  uint64_t matched;       /* leaves that selections matched */
+  uint64_t max_leaves;    /* 0: no bound */
+  uint64_t undoes;        /* the epoch that an operation took back, 0: none */
+  bool settles;           /* parameters may have another optimizer afterwards, or are new */
+  bool gives_timers_back; /* timers may wait again that were taken away before */
 };
 
 /* INVALID_ARGUMENT where the operation lacks what its kind needs. */
@@ -26,6 +35,18 @@ enum esp_code esp_operation_fail(const struct esp_operation *op, size_t index, s
 enum esp_code esp_operation_run(struct esp_transaction *tx, const struct esp_operation *op,
                                 const struct esp_push *stage, struct esp_status *st) ESP_WARN_UNUSED;
 
+/* Freezes or thaws, with a timer for each parameter (NULL: none), and the items for it. */
+enum esp_code esp_operation_freeze(struct esp_transaction *tx, bool frozen, bool reset_state,
+                                   const struct esp_selection *sel, const struct esp_timer *timer,
+                                   struct esp_status *st) ESP_WARN_UNUSED;
+/* freeze and thaw with all that they may say of when (timing.c). */
+enum esp_code esp_operation_timing_check(const struct esp_operation *op, struct esp_status *st) ESP_WARN_UNUSED;
+enum esp_code esp_operation_freeze_timed(struct esp_transaction *tx, const struct esp_operation *op,
+                                         const struct esp_selection *sel, struct esp_status *st) ESP_WARN_UNUSED;
+enum esp_code esp_operation_thaw_one_by_one(struct esp_transaction *tx, const struct esp_operation *op,
+                                            struct esp_status *st) ESP_WARN_UNUSED;
+/* Whether what the timer waits for is still to come. */
+bool esp_timer_is_ahead(const struct esp_timer *timer, const struct esp_moment *moment);
 /* Those that bind leaves to parameters anew, or move values between them (binding.c). */
 enum esp_code esp_operation_tie(struct esp_transaction *tx, const struct esp_operation *op,
                                 struct esp_status *st) ESP_WARN_UNUSED;
@@ -59,6 +80,21 @@ enum esp_code esp_operation_define(struct esp_transaction *tx, const struct esp_
  * same, or where its diff was not kept. */
 enum esp_code esp_operation_undo(struct esp_transaction *tx, const struct esp_operation *op,
                                  struct esp_status *st) ESP_WARN_UNUSED;
+/* Whose a timer was before a transaction. */
+struct esp_former_timer {
+  uint64_t timer; /* 0: none */
+  uint32_t leaf;  /* index in the view */
+};
+struct esp_former_timers {
+  struct esp_former_timer *list;
+  size_t len;
+};
+/* Of the leaves of which the diff tells (undo_timers.c), as long as their order stays. To be done with in any case. */
+enum esp_code esp_former_timers_find(const struct esp_transaction *tx, const struct esp_diff *diff,
+                                     struct esp_former_timers *ret, struct esp_status *st) ESP_WARN_UNUSED;
+enum esp_code esp_former_timers_give(struct esp_transaction *tx, const struct esp_diff *diff,
+                                     const struct esp_former_timers *former, struct esp_status *st) ESP_WARN_UNUSED;
+void esp_former_timers_done(struct esp_former_timers *former);
 /* The optimizer of a group from its expression. */
 enum esp_code esp_group_optim_new(const char *name, struct esp_optim *optim, struct esp_group *ret,
                                   struct esp_status *st) ESP_WARN_UNUSED;

@@ -516,6 +516,18 @@ static enum esp_code undo_lines(const struct undo *undo, undo_line *line, struct
   return code;
 }
 
+/* Flags, which take timers away, then those. */
+static enum esp_code undo_frozen(const struct undo *undo, struct esp_status *st) {
+  struct esp_former_timers former;
+  enum esp_code code = esp_former_timers_find(undo->tx, &undo->record->diff, &former, st);
+  if (code == ESP_OK)
+    code = undo_flags(undo, "frozen", st);
+  if (code == ESP_OK)
+    code = esp_former_timers_give(undo->tx, &undo->record->diff, &former, st);
+  esp_former_timers_done(&former);
+  return code;
+}
+
 static enum esp_code undo_record(const struct undo *undo, struct esp_status *st) {
   enum esp_code code = undo_places(undo, st);
   if (code == ESP_OK)
@@ -527,7 +539,7 @@ static enum esp_code undo_record(const struct undo *undo, struct esp_status *st)
   if (code == ESP_OK)
     code = undo_stepped(undo, false, st);
   if (code == ESP_OK)
-    code = undo_flags(undo, "frozen", st);
+    code = undo_frozen(undo, st);
   if (code == ESP_OK)
     code = undo_flags(undo, "detached", st);
   if (code == ESP_OK)

@@ -65,6 +65,16 @@ const struct esp_timer *esp_layout_timer(const struct esp_layout *layout, uint64
   return at < layout->timers_len && layout->timers[at].id == id ? &layout->timers[at] : NULL;
 }
 
+void esp_layout_postpone(struct esp_layout *layout, uint64_t pushes) {
+  for (size_t i = 0; i < layout->timers_len; i++) {
+    struct esp_timer *timer = &layout->timers[i];
+    if (timer->due == ESP_TIMER_PUSHES && timer->epoch == layout->epoch) {
+      timer->at = timer->at > UINT64_MAX - pushes ? UINT64_MAX : timer->at + pushes;
+    }
+  }
+  esp_timers_due_find(layout);
+}
+
 void esp_edit_drop_timers(struct esp_edit *edit) {
   struct esp_layout *layout = edit->layout;
   for (size_t i = 0; i < layout->timers_len; i++) {

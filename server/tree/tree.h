@@ -207,6 +207,8 @@ const struct esp_place *esp_layout_place(const struct esp_layout *layout, const 
 struct esp_shape esp_layout_shape(const struct esp_layout *layout, const struct esp_leaf *leaf);
 /* NULL: it does not wait (any more). */
 const struct esp_timer *esp_layout_timer(const struct esp_layout *layout, uint64_t id);
+/* Of a layout that nobody else has seen: timers of its own epoch that count pushes wait for so many more. */
+void esp_layout_postpone(struct esp_layout *layout, uint64_t pushes);
 /* The group of exactly this name; NULL: not defined. */
 const struct esp_group *esp_layout_group(const struct esp_layout *layout, const char *name);
 const struct esp_group *esp_layout_group_of(const struct esp_layout *layout, const struct esp_leaf *leaf);

@@ -144,6 +144,8 @@ static inline void on_apply(void *data, enum esp_code code, const struct esp_sta
     outcome->matched = reply->matched;
     outcome->changes_len = reply->diff.len;
     outcome->notes_len = reply->notes_len;
+    if (reply->notes_len > 0)
+      snprintf(outcome->note, sizeof(outcome->note), "%s", reply->notes[0]);
     size_t used = 0;
     for (size_t i = 0; i < reply->diff.len && used < sizeof(outcome->text); i++) {
       const struct esp_change *change = &reply->diff.changes[i];

@@ -184,6 +184,33 @@ static void prepare_surgery(struct scene *scene) {
     fail_msg("%s", outcome.st.message);
 }
 
+/* All that a freeze and a thaw may say of when. */
+static enum esp_code run_timers(struct scene *scene, struct outcome *outcome) {
+  const struct esp_operation ops[] = {
+      {.kind = ESP_OPERATION_FREEZE, .selection = "net", .for_ms = 1000000},
+      {.kind = ESP_OPERATION_FREEZE, .selection = "net.small", .until_commit = 1000},
+      {.kind = ESP_OPERATION_CANCEL_TIMER, .timer = 1},
+      {.kind = ESP_OPERATION_FREEZE, .selection = "net.mean", .at_commit = 1000, .for_ms = 5},
+      {.kind = ESP_OPERATION_THAW, .selection = "net.large", .at_commit = 1000, .reset_state = true},
+      {.kind = ESP_OPERATION_THAW,
+       .selection = "net.{small,large,mean}",
+       .one_by_one = true,
+       .every = 100,
+       .reset_state = true},
+  };
+  const struct esp_apply_request request = {
+      .operations = ops, .operations_len = sizeof(ops) / sizeof(*ops), .idempotency_key = "", .actor = "a"};
+  return apply_request(&scene->fixture, &request, outcome);
+}
+
+/* A transaction that takes timers away. */
+static void prepare_timers(struct scene *scene) {
+  struct outcome outcome;
+  if (run_timers(scene, &outcome) != ESP_OK)
+    fail_msg("%s", outcome.st.message);
+  assert_int_equal(apply_one(&scene->fixture, ESP_OPERATION_FREEZE, "net", &outcome), ESP_OK);
+}
+
 static enum esp_code run_undo(struct scene *scene, struct outcome *outcome) {
   const struct esp_operation op = {.kind = ESP_OPERATION_UNDO};
   const struct esp_apply_request request = {.operations = &op, .operations_len = 1, .idempotency_key = ""};
@@ -260,6 +287,8 @@ static const struct call calls[] = {
     {"thaw", prepare_freeze, run_thaw},
     {"surgery", NULL, run_surgery},
     {"undo", prepare_surgery, run_undo},
+    {"timers", NULL, run_timers},
+    {"undo of timers", prepare_timers, run_undo},
     {"history", NULL, run_history},
     {"dry run", NULL, run_dry_run},
     {"digest", NULL, run_digest},
