@@ -158,13 +158,23 @@ void esp_remembered_done(struct esp_engine *engine) {
 
 /* ---- building it ---- */
 
-static enum esp_code operation_run(struct esp_apply *apply, size_t index, struct esp_status *st) {
-  const struct esp_operation *op = &apply->operations[index];
+/* Runs the operation at *index, and those that can be run with it at once; *index goes behind them. */
+static enum esp_code operation_run(struct esp_apply *apply, size_t *index, struct esp_status *st) {
+  const struct esp_operation *op = &apply->operations[*index];
   struct esp_status why = {0};
+  enum esp_code code;
+  size_t done = 0;
   if (op->kind == ESP_OPERATION_SET)
-    apply->stages[index] = esp_stage_find(apply->engine, op->stage, false);
-  enum esp_code code = esp_operation_run(&apply->tx, op, apply->stages[index], &why);
-  return code == ESP_OK ? ESP_OK : esp_operation_fail(op, index, apply->operations_len, code, &why, st);
+    apply->stages[*index] = esp_stage_find(apply->engine, op->stage, false);
+  if (op->kind == ESP_OPERATION_ADD)
+    code = esp_operation_adds(&apply->tx, op, apply->operations_len - *index, &done, &why);
+  else
+    code = esp_operation_run(&apply->tx, op, apply->stages[*index], &why);
+  done += op->kind != ESP_OPERATION_ADD && code == ESP_OK;
+  *index += done;
+  if (code == ESP_OK)
+    return ESP_OK;
+  return esp_operation_fail(&apply->operations[*index], *index, apply->operations_len, code, &why, st);
 }
 
 /* ---- the transaction, on its thread ---- */
@@ -186,8 +196,8 @@ static enum esp_code apply_build(struct esp_apply *apply, struct esp_status *st)
   tx->edit = esp_edit_new(apply->base);
   if (tx->edit == NULL)
     return esp_transaction_memory(st);
-  for (size_t i = 0; i < apply->operations_len; i++) {
-    enum esp_code code = operation_run(apply, i, st);
+  for (size_t i = 0; i < apply->operations_len;) {
+    enum esp_code code = operation_run(apply, &i, st);
     if (code != ESP_OK) {
       esp_edit_free(tx->edit);
       return code;

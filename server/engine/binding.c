@@ -318,24 +318,34 @@ enum esp_code esp_tie_aliases(struct esp_edit *edit, const struct esp_alias *ali
   return code;
 }
 
-enum esp_code esp_operation_add(struct esp_transaction *tx, const struct esp_operation *op, struct esp_status *st) {
-  const struct esp_declare_leaf *leaf = op->leaf;
-  struct esp_leaf_new new = {.path = leaf->path,
-                             .path_len = leaf->path_len,
-                             .shape = leaf->shape,
-                             .dtype = leaf->dtype,
-                             .kind = leaf->kind,
-                             .tag = leaf->tag,
-                             .group = leaf->group,
-                             .frozen = leaf->frozen && leaf->alias_of[0] == '\0',
-                             .detached = leaf->detached,
-                             .again = true};
-  uint64_t id;
-  bool added;
-  tx->settles = true;
+static struct esp_leaf_new leaf_new(const struct esp_declare_leaf *leaf) {
+  return (struct esp_leaf_new){.path = leaf->path,
+                               .path_len = leaf->path_len,
+                               .shape = leaf->shape,
+                               .dtype = leaf->dtype,
+                               .kind = leaf->kind,
+                               .tag = leaf->tag,
+                               .group = leaf->group,
+                               .frozen = leaf->frozen && leaf->alias_of[0] == '\0',
+                               .detached = leaf->detached,
+                               .again = true};
+}
+
+static enum esp_code add_check(const struct esp_transaction *tx, const struct esp_declare_leaf *leaf,
+                               struct esp_status *st) {
   enum esp_code code = esp_declare_leaf_check(tx->engine, leaf, st);
   if (code == ESP_OK && leaf->init.kind == ESP_INIT_VALUE)
     code = esp_fail(st, ESP_INVALID_ARGUMENT, "leaf %s: its value can't follow: add it, then set it", leaf->path);
+  return code;
+}
+
+enum esp_code esp_operation_add(struct esp_transaction *tx, const struct esp_operation *op, struct esp_status *st) {
+  const struct esp_declare_leaf *leaf = op->leaf;
+  struct esp_leaf_new new = leaf_new(leaf);
+  uint64_t id;
+  bool added;
+  tx->settles = true;
+  enum esp_code code = add_check(tx, leaf, st);
   if (code == ESP_OK)
     code = esp_transaction_count(tx, 1, st);
   if (code == ESP_OK)
@@ -348,4 +358,42 @@ enum esp_code esp_operation_add(struct esp_transaction *tx, const struct esp_ope
   if (alias.of[0] != '\0')
     return esp_tie_aliases(tx->edit, &alias, 1, st);
   return add_param(tx, leaf, id, st);
+}
+
+/* How many of the first operations add a leaf that has nothing against it by itself, and no alias. */
+static size_t adds_plain(const struct esp_transaction *tx, const struct esp_operation *ops, size_t len,
+                         struct esp_leaf_new *leaves) {
+  size_t n = 0;
+  if (tx->max_leaves != 0 && len > tx->max_leaves - tx->matched)
+    len = (size_t)(tx->max_leaves - tx->matched);
+  while (n < len && ops[n].kind == ESP_OPERATION_ADD && ops[n].leaf->alias_of[0] == '\0' &&
+         add_check(tx, ops[n].leaf, NULL) == ESP_OK) {
+    leaves[n] = leaf_new(ops[n].leaf);
+    n++;
+  }
+  return n;
+}
+
+/* One by one each would take a walk over the tree. Where something is against one of them, half as many are tried, so
+ * that soon it is the first and only one. */
+enum esp_code esp_operation_adds(struct esp_transaction *tx, const struct esp_operation *ops, size_t len,
+                                 size_t *ret_done, struct esp_status *st) {
+  struct esp_leaf_new *leaves = esp_malloc_array(len, sizeof(*leaves));
+  uint64_t *ids = esp_malloc_array(len, sizeof(*ids));
+  size_t n = leaves == NULL || ids == NULL ? 0 : adds_plain(tx, ops, len, leaves);
+  while (n > 1 && !esp_edit_add_new(tx->edit, leaves, n, ids))
+    n /= 2;
+  enum esp_code code = ESP_OK;
+  if (n > 1) {
+    tx->settles = true;
+    code = esp_transaction_count(tx, n, st);
+    for (*ret_done = 0; *ret_done < n && code == ESP_OK; *ret_done += code == ESP_OK)
+      code = add_param(tx, ops[*ret_done].leaf, ids[*ret_done], st);
+  } else {
+    code = esp_operation_add(tx, ops, st);
+    *ret_done = code == ESP_OK;
+  }
+  esp_free(leaves);
+  esp_free(ids);
+  return code;
 }

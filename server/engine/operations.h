@@ -69,6 +69,10 @@ enum esp_code esp_tie_aliases(struct esp_edit *edit, const struct esp_alias *ali
 /* What a leaf says of itself (declare.c). INVALID_ARGUMENT, UNIMPLEMENTED, RESOURCE_EXHAUSTED (--max-tensor). */
 enum esp_code esp_declare_leaf_check(const struct esp_engine *engine, const struct esp_declare_leaf *leaf,
                                      struct esp_status *st) ESP_WARN_UNUSED;
+/* Adds the leaves of operations that add one each, as many of len as can be added at once; *ret_done: how many were. On
+ * failure it is the place of the operation that failed. */
+enum esp_code esp_operation_adds(struct esp_transaction *tx, const struct esp_operation *ops, size_t len,
+                                 size_t *ret_done, struct esp_status *st) ESP_WARN_UNUSED;
 /* Those about groups (grouping.c). */
 enum esp_code esp_operation_regroup(struct esp_transaction *tx, const struct esp_operation *op,
                                     const struct esp_selection *sel, struct esp_status *st) ESP_WARN_UNUSED;

@@ -29,6 +29,7 @@ struct adding {
   struct esp_edit *edit;            /* borrowed */
   const struct esp_leaf_new *batch; /* borrowed */
   size_t len;                       /* of the batch */
+  bool in_order;                    /* all are new, and lines of the diff are in the order of the batch */
   struct esp_sort_item *items;      /* the batch in path order, then room to sort in */
   uint32_t *joined;                 /* by place in the batch: the index of the leaf in the tree + 1, or 0 */
   struct fresh *fresh;              /* in path order */
@@ -198,6 +199,11 @@ static enum esp_code adding_match(struct adding *add, struct esp_status *st) {
   return ESP_OK;
 }
 
+/* The line of the diff of a new leaf. */
+static struct esp_change *line_of(const struct adding *add, size_t fresh) {
+  return &add->edit->changes[add->edit->changes_len + (add->in_order ? add->fresh[fresh].index : fresh)];
+}
+
 /* The lines of the diff, all but the paths. */
 static bool lines_prepare(struct adding *add) {
   struct esp_edit *edit = add->edit;
@@ -207,7 +213,7 @@ static bool lines_prepare(struct adding *add) {
     if (!to) {
       return false;
     }
-    edit->changes[edit->changes_len + i] = (struct esp_change){.field = "leaf", .from = "", .to = to, .because = ""};
+    *line_of(add, i) = (struct esp_change){.field = "leaf", .from = "", .to = to, .because = ""};
   }
   return true;
 }
@@ -269,7 +275,7 @@ static void fresh_put(struct adding *add, size_t fresh, size_t at, size_t param,
                                              .dtype = leaf->dtype,
                                              .kind = leaf->kind,
                                              .frozen = leaf->frozen};
-  struct esp_change *change = &edit->changes[edit->changes_len + fresh];
+  struct esp_change *change = line_of(add, fresh);
   change->leaf_id = id;
   change->path = path;
   layout->trained_len += leaf->kind == ESP_KIND_TRAINED;
@@ -337,8 +343,11 @@ static void ids_give(const struct adding *add, uint64_t *ret_ids, bool *ret_adde
   const struct esp_layout *layout = esp_edit_now(add->edit);
   uint64_t id_next = layout->leaf_id_next;
   for (size_t i = 0; i < add->len; i++) {
-    ret_added[i] = add->joined[i] == 0;
-    ret_ids[i] = ret_added[i] ? id_next++ : layout->leaves[add->joined[i] - 1].id;
+    bool added = add->joined[i] == 0;
+    ret_ids[i] = added ? id_next++ : layout->leaves[add->joined[i] - 1].id;
+    if (ret_added) {
+      ret_added[i] = added;
+    }
   }
 }
 
@@ -365,4 +374,21 @@ enum esp_code esp_edit_add(struct esp_edit *edit, const struct esp_leaf_new *lea
   }
   adding_done(&add);
   return esp_edit_failed(edit, code);
+}
+
+bool esp_edit_add_new(struct esp_edit *edit, const struct esp_leaf_new *leaves, size_t len, uint64_t *ret_ids) {
+  if (edit->params_stale) {
+    esp_edit_settle(edit);
+  }
+  struct adding add = {
+      .edit = edit, .batch = leaves, .len = len, .in_order = true, .bytes = esp_edit_now(edit)->leaf_bytes};
+  bool ok = adding_sort(&add, NULL) == ESP_OK && adding_match(&add, NULL) == ESP_OK && add.fresh_len == len &&
+            merge_prepare(&add);
+  if (ok) {
+    ids_give(&add, ret_ids, NULL);
+    merge(&add, ret_ids);
+    merge_finish(&add);
+  }
+  adding_done(&add);
+  return ok;
 }

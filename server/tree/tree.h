@@ -358,6 +358,12 @@ enum esp_code esp_edit_assign(struct esp_edit *edit, const char *node, size_t no
 enum esp_code esp_edit_add(struct esp_edit *edit, const struct esp_leaf_new *leaves, size_t len, uint64_t *ret_ids,
                            bool *ret_added, struct esp_status *st) ESP_WARN_UNUSED;
 
+/* What esp_edit_add of each of them, one after the other, would do, in one walk, where all are new and nothing is
+ * against any: lines of the diff are in their order. ret_ids has len entries. False, and the edit is as it was, where
+ * something is, or there is no memory: adding each by itself tells which, and what. */
+bool esp_edit_add_new(struct esp_edit *edit, const struct esp_leaf_new *leaves, size_t len,
+                      uint64_t *ret_ids) ESP_WARN_UNUSED;
+
 /* Gives the parameter of a new or untied leaf its storage; the reference passes to the edit. Each needs one before
  * finish (of leaves that were tied meanwhile, only those whose place has none). */
 void esp_edit_bind(struct esp_edit *edit, uint64_t leaf_id, struct esp_object *storage);

@@ -279,6 +279,51 @@ static void test_add_and_remove(void **state) {
   fixture_close(&fixture);
 }
 
+/* Additions in a row are one walk, and as if each were made by itself: lines in their order, and the first that can't
+ * be made is told, wherever it stands and whatever it is. */
+static void test_add_many(void **state) {
+  (void)state;
+  struct fixture fixture;
+  struct outcome outcome;
+  const char *const paths[] = {"z", "n.b", "n.a", "m", "a", "c", "b"};
+  enum { LEN = sizeof(paths) / sizeof(*paths) };
+  struct esp_declare_leaf leaves[LEN];
+  struct esp_operation ops[LEN];
+  fixture_open(&fixture);
+  declare_vector(&fixture, "k", 1);
+  for (size_t i = 0; i < LEN; i++) {
+    leaves[i] = vector_f64(paths[i], 1);
+    leaves[i].init = (struct esp_init){.kind = ESP_INIT_CONSTANT, .a = (double)i};
+    ops[i] = (struct esp_operation){.kind = ESP_OPERATION_ADD, .leaf = &leaves[i]};
+  }
+  leaves[4].group = "head";
+  leaves[5].alias_of = "k";
+  const struct esp_declare_leaf kept = leaves[3], bad[] = {vector_f64("n.a", 1), vector_f64("k", 1),
+                                                           vector_f64("z.below", 1), vector_f64("x", 0)};
+  const enum esp_code codes[] = {ESP_FAILED_PRECONDITION, ESP_FAILED_PRECONDITION, ESP_INVALID_ARGUMENT,
+                                 ESP_INVALID_ARGUMENT};
+  for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
+    leaves[3] = bad[i];
+    assert_int_equal(apply_ops(&fixture, ops, LEN, &outcome), codes[i]);
+    assert_non_null(strstr(outcome.st.message, "operation 4 of 7"));
+  }
+  leaves[3] = kept;
+  assert_int_equal(apply_ops(&fixture, ops, LEN, &outcome), ESP_OK);
+  const char *lines = "z leaf ->f64 [1]\nn.b leaf ->f64 [1]\nn.a leaf ->f64 [1]\nm leaf ->f64 [1]\n"
+                      "a leaf ->f64 [1]\n";
+  assert_memory_equal(outcome.text, lines, strlen(lines));
+  assert_int_equal(outcome.matched, LEN);
+  struct esp_layout *layout = esp_engine_layout(fixture.engine, NULL);
+  for (size_t i = 0; i < LEN; i++) {
+    const struct esp_leaf *leaf = esp_layout_leaf_by_path(layout, paths[i], strlen(paths[i]));
+    assert_int_equal(leaf->id, i + 2);
+    assert_true(first_of(&fixture, leaf->id) == (i == 5 ? 0 : (double)i));
+    assert_string_equal(esp_layout_place(layout, leaf)->group_assigned, i == 4 ? "head" : "default");
+  }
+  esp_layout_unref(layout);
+  fixture_close(&fixture);
+}
+
 /* A push that was on its way when its leaf went. */
 static void test_remove_under_a_push(void **state) {
   (void)state;
@@ -434,6 +479,7 @@ int main(void) {
       ESP_TEST(test_copy_to_tied),
       ESP_TEST(test_copy_to_itself),
       ESP_TEST(test_add_and_remove),
+      ESP_TEST(test_add_many),
       ESP_TEST(test_remove_under_a_push),
       ESP_TEST(test_tie_under_a_push),
       ESP_TEST(test_rename),
