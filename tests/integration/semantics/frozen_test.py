@@ -4,6 +4,7 @@ pushes meanwhile had not named it.
     frozen_test.py BUILD_DIR
 """
 
+import json
 import math
 import tempfile
 
@@ -69,6 +70,15 @@ class Frozen(Case):
         self.assertEqual([tree[path]["state_bytes"] for path in sorted(self.still)], [i.state_bytes for i in before])
         digests = {one["path"]: one["digest"] for one in self.espctl("digest", "still")["leaves"]}
         self.assertEqual(digests, {info.path: info.digest.hex() for info in before})
+        with tempfile.TemporaryDirectory() as folder:  # an export names it as ever, with the weights of now
+            self.espctl("export", f"{folder}/all.safetensors")
+            with open(f"{folder}/all.safetensors", "rb") as file:
+                header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+                data = file.read()
+        self.assertEqual(sorted(set(header) - {"__metadata__"}), all_before)
+        for path in self.still:
+            begin, end = header[path]["data_offsets"]
+            self.assertEqual(data[begin:end], self.params[path].value.tobytes(), path)
         self.c.thaw("still")
         self.assertEqual(listed(), before)
 
