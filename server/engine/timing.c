@@ -161,7 +161,7 @@ enum esp_code esp_operation_thaw_one_by_one(struct esp_transaction *tx, const st
   code = met == NULL ? esp_transaction_memory(st) : esp_transaction_count(tx, leaves, st);
   if (code == ESP_OK)
     code = steps_check(tx, op, len, st);
-  if (code == ESP_OK)
+  if (met != NULL && code == ESP_OK)
     code = thaw_nodes(tx, op, nodes, len, met, st);
   for (size_t i = 0; i < len; i++)
     esp_selection_done(&nodes[i]);

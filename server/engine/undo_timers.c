@@ -46,7 +46,7 @@ enum esp_code esp_former_timers_find(const struct esp_transaction *tx, const str
       list[ret->len++] = (struct esp_former_timer){.timer = list[i].timer, .leaf = (uint32_t)i};
   }
   enum esp_code code = list == NULL || told == NULL ? esp_transaction_memory(st) : ESP_OK;
-  if (code == ESP_OK)
+  if (list != NULL && code == ESP_OK)
     qsort(list, ret->len, sizeof(*list), former_compare);
   esp_free(told);
   return code;
@@ -73,7 +73,7 @@ enum esp_code esp_former_timers_give(struct esp_transaction *tx, const struct es
                                      const struct esp_former_timers *former, struct esp_status *st) {
   struct esp_selection sel = {.leaves = esp_malloc_array(former->len + 1, sizeof(uint32_t))};
   enum esp_code code = sel.leaves == NULL ? esp_transaction_memory(st) : ESP_OK;
-  for (size_t i = 0; i < former->len && code == ESP_OK;) {
+  for (size_t i = 0; sel.leaves != NULL && i < former->len && code == ESP_OK;) {
     uint64_t id = former->list[i].timer;
     for (sel.len = 0; i < former->len && former->list[i].timer == id; i++)
       sel.leaves[sel.len++] = former->list[i].leaf;
