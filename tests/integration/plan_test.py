@@ -129,5 +129,4 @@ class Plan(harness.TestCase):
         self.assertEqual([entry.actor for page in records for entry in page.transactions], ["plan"])
 
 
-if __name__ == "__main__":
-    harness.main()
+harness.main()

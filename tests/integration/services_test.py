@@ -281,4 +281,23 @@ class Workers(harness.TestCase):
         self.assertEqual({worker.session for worker in workers.values()}, sessions)
 
 
+class Explain(harness.TestCase):
+    def test_pages(self):
+        client = self.client(self.server().address)
+        paths = [f"{'long' * 50}.{i:05}" for i in range(3000)]
+        client.declare(*(leaf(path, 1) for path in paths))
+        client.freeze("**")
+        pages = list(client.admin.Explain(admin.ExplainRequest(), timeout=harness.TIMEOUT))
+        self.assertGreater(len(pages), 1)
+        self.assertLessEqual(max(page.ByteSize() for page in pages), 1 << 20)
+        leaves = [one for page in pages for one in page.leaves]
+        self.assertEqual([one.path for one in leaves], paths)
+        self.assertEqual({(page.epoch, page.commit) for page in pages}, {(3, 2)})
+        for one in leaves:
+            facts = {fact.what: (fact.value, fact.epoch) for fact in one.facts}
+            self.assertEqual(facts["frozen"], ("yes", 3))
+        self.assert_fails(NOT_FOUND, "nearest", client.admin.Explain, admin.ExplainRequest(selection="lon"))
+        self.assert_fails(INVALID_ARGUMENT, "column", client.admin.Explain, admin.ExplainRequest(selection="a &"))
+
+
 harness.main()
