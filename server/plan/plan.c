@@ -131,10 +131,8 @@ static struct esp_operation operation_of(const struct esp_plan_op *op) {
 }
 
 /* What can't be meant before there is anything. */
-static const char *why_not(const struct esp_plan_op *op) {
-  if (op->at_commit != 0 || op->until_commit != 0 || op->for_ms != 0 || op->one_by_one)
-    return "what comes later, or ends, is not built yet"; /* the engine has no timers; it would be now, and for good */
-  switch (op->kind) {
+static const char *why_not(enum esp_plan_kind kind) {
+  switch (kind) {
   case ESP_PLAN_SET:
     return "a plan can't set values: have a worker declare them, or set them with espctl";
   case ESP_PLAN_UNDO:
@@ -201,7 +199,7 @@ static enum esp_code convert_all(struct esp_plan_request *plan, const char *file
     enum esp_code code = convert(plan, i, file, &hypers, st);
     if (code != ESP_OK)
       return code;
-    const char *why = why_not(&plan->words.ops[i]);
+    const char *why = why_not(plan->words.ops[i].kind);
     if (why == NULL)
       why = why_no_group(&plan->words, i, groups, groups_len);
     if (why != NULL)

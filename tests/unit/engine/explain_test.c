@@ -121,6 +121,11 @@ static void test_what_was_done_to_it(void **state) {
   apply_ok(&fixture, (struct esp_operation){.kind = ESP_OPERATION_DEFINE_GROUP, .name = "head", .to = "sgd(lr=0.5)"},
            &outcome);
   assert_says(&fixture, "enc.a", "optimizer: sgd(lr=0.5) (defined by ann: because) 11");
+  assert_says_nothing_of(&fixture, "enc.a", "timer: ");
+  apply_ok(&fixture,
+           (struct esp_operation){.kind = ESP_OPERATION_FREEZE, .selection = "enc | mean", .until_commit = 1000},
+           &outcome);
+  assert_says(&fixture, "born", "timer: thaw at commit 1000 (timer 1) (set for enc | mean) 12");
   fixture_close(&fixture);
 }
 
