@@ -277,13 +277,13 @@ class Model:
         ]
 
     def picture(self):
-        """All that a transaction can change and an undo can bring back."""
+        """What a transaction can change and an undo can bring back, but for timers, whose time may have been."""
         leaves = {}
         for leaf in self.leaves.values():
             param = leaf.param
             bound = (param.id, leaf.transposed)
-            flags = (leaf.detached, param.frozen, param.timer)
-            leaves[leaf.id] = (leaf.path, leaf.tag, *flags, self.group_of(param), *bound)
+            group = {param.leaves[0].id: self.group_of(param)}  # which another primary leaf may change
+            leaves[leaf.id] = (leaf.path, leaf.tag, leaf.detached, param.frozen, group, *bound)
         groups = {name: str(optimizer) for name, optimizer in self.groups.items()}
         return {"leaves": leaves, "groups": groups, "tags": dict(self.tags), "selections": dict(self.selections)}
 

@@ -517,7 +517,7 @@ class Runner:
         if undoing.loses(record.changes) and not reply.notes:
             raise Difference(f"undo: nothing is said of what is lost of {record.changes}")
         before = record.before if reply.commit and record is history[-1] else None
-        if before and undoing.brings_all_back(before, self.model) and before != self.model.picture():
+        if before and undoing.brings_all_back(before, self.model) and undoing.differs(before, self.model.picture()):
             lines = "\n".join(f"{one.path} {one.field}: {undoing.was(one)} -> {one.to}" for one in record.changes)
             raise Difference(f"undo: it does not bring back {before}\nbut {self.model.picture()}\nof\n{lines}")
 

@@ -481,6 +481,7 @@ class Transaction:
 
     def commit(self):
         """One epoch, if anything changed."""
+        timing.drop_unused(self.model)
         if self.changes:
             self.model.epoch += 1
             self.model.commit += 1
@@ -519,6 +520,7 @@ def fire(model):
 
 def apply(model, operations, stages, *, if_epoch=0, dry_run=False, key="", max_leaves=0, reason=""):
     """ApplyResponse without notes; the model has changed, or not at all."""
+    timing.check(operations)
     if key and key in model.keys:
         return model.keys[key]
     if if_epoch not in (0, model.epoch):

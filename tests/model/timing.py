@@ -74,14 +74,31 @@ def drop_unused(model):
     model.timers = {number: timer for number, timer in model.timers.items() if number in used}
 
 
+def is_ahead(transaction, timer):
+    now = {"commit": transaction.commit_before, "pushes": transaction.model.pushes}
+    return timer.due == "time" or timer.at > now[timer.due]
+
+
 def check_commit(transaction, commit):
     if 0 < commit <= transaction.commit_before:
         raise Refused("FAILED_PRECONDITION")
 
 
+def check(operations):
+    """What can be told of them before any is done."""
+    for operation in operations:
+        ((kind, arguments),) = operation.items()
+        at, until, lasts, every = (
+            arguments.get(name, 0) for name in ("at_commit", "until_commit", "for_ms", "every_commits")
+        )
+        one_by_one = arguments.get("one_by_one", False)
+        if (until and lasts) or (at and 0 < until <= at) or bool(every) != one_by_one or (one_by_one and at):
+            raise Refused("INVALID_ARGUMENT")
+        if kind == "cancel_timer" and arguments["timer"] == 0:
+            raise Refused("INVALID_ARGUMENT")
+
+
 def freeze(transaction, selection, for_ms=0, until_commit=0, at_commit=0):
-    if (until_commit and for_ms) or (at_commit and 0 < until_commit <= at_commit):
-        raise Refused("INVALID_ARGUMENT")
     leaves = transaction.select(selection)
     check_commit(transaction, at_commit)
     check_commit(transaction, until_commit)
@@ -93,8 +110,6 @@ def freeze(transaction, selection, for_ms=0, until_commit=0, at_commit=0):
 
 
 def thaw(transaction, selection, reset_state=False, at_commit=0, one_by_one=False, every_commits=0):
-    if bool(every_commits) != one_by_one or (one_by_one and at_commit):
-        raise Refused("INVALID_ARGUMENT")
     if one_by_one:
         thaw_one_by_one(transaction, selection, reset_state, every_commits)
         return
@@ -110,26 +125,32 @@ def thaw(transaction, selection, reset_state=False, at_commit=0, one_by_one=Fals
 def thaw_one_by_one(transaction, selection, reset_state, every):
     found = nodes_in_order(transaction.model, selection)
     transaction.count(sum(map(len, found)))
-    transaction.thaw_now(found[0], reset_state)
-    for place, leaves in enumerate(found[1:], 1):
+    named, steps = set(), []
+    for leaves in found:
+        leaves = [leaf for leaf in leaves if leaf.param.id not in named]  # what is tied goes with the first node
+        named |= {leaf.param.id for leaf in leaves}
+        steps += [leaves] if leaves else []
+    transaction.thaw_now(steps[0], reset_state)
+    for place, leaves in enumerate(steps[1:], 1):
+        node = common_node(leaves) or selection
         after = place * every
         at = transaction.model.pushes + after
-        give(
-            transaction,
-            leaves,
-            make(transaction, "pushes", at, after=after, reset_state=reset_state, selection=selection),
-        )
+        give(transaction, leaves, make(transaction, "pushes", at, after=after, reset_state=reset_state, selection=node))
 
 
 def cancel(transaction, timer):
-    if timer == 0:
-        raise Refused("INVALID_ARGUMENT")
     if timer not in transaction.model.timers:
         raise Refused("NOT_FOUND")
     give(transaction, [leaf for leaf in transaction.model.in_order() if leaf.param.timer == timer], None)
 
 
 # ---- the nodes that a path, a pattern or several of them name, in the order in which they are written ----
+
+
+def common_node(leaves):
+    """The deepest one that all lie under, or the leaf."""
+    components = zip(*(leaf.parts for leaf in leaves))
+    return ".".join(one[0] for one in itertools.takewhile(lambda one: len(set(one)) == 1, components))
 
 
 def nodes_in_order(model, text):

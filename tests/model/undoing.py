@@ -43,8 +43,9 @@ def undo(transaction, epoch):
     take_back_groups(transaction, lines)
     take_back_bindings(transaction, lines)
     take_back_steppers(transaction, lines)
+    waiting = {leaf.id: leaf.param.timer for leaf in transaction.model.in_order()}
     take_back_flags(transaction, lines)
-    take_back_timers(transaction, lines, history[place].timers)
+    take_back_timers(transaction, lines, waiting, history[place].timers)
     for line in reversed(lines):
         take_back_name(transaction, line)
 
@@ -59,6 +60,16 @@ def brings_all_back(before, model):
     params = {param.id for param in model.params()}
     leaves = {leaf.id for leaf in model.leaves.values()}
     return all(number in leaves and bound in params for number, (*_, bound, _) in before["leaves"].items())
+
+
+def differs(before, now):
+    """Whether these pictures are others. The group of a parameter that has another primary leaf now is none of that: groups
+    come before bindings, so it may be that of its place."""
+    leaves = {number: list(leaf) for number, leaf in now["leaves"].items()}
+    for number, leaf in before["leaves"].items():
+        if number in leaves and leaf[4].keys() != leaves[number][4].keys():
+            leaves[number][4] = leaf[4]
+    return before != {**now, "leaves": {number: tuple(leaf) for number, leaf in leaves.items()}}
 
 
 def take_back_places(transaction, lines):
@@ -186,16 +197,22 @@ def take_back_flags(transaction, lines):
             setting([leaf for leaf in transaction.model.in_order() if first.get(leaf.id) is flag], flag)
 
 
-def take_back_timers(transaction, lines, timers):
-    """Each leaf has the timer that it had before all of it: that one, if it still waits, or it waits again."""
+def take_back_timers(transaction, lines, waiting, timers):
+    """Each leaf has the timer that it had before all of it: that one, if it still waits, or it waits again, unless what it
+    waited for has been. One whose flag alone changes back keeps what it has."""
+    transaction.settle()
     first = {}  # leaf's id: timer's
     for line in lines:
         if line.field == "timer" and was(line):
             first.setdefault(line.leaf_id, int(re.search(r"\(timer (\d+)\)", was(line))[1]))
         elif line.field == "timer":
             first.setdefault(line.leaf_id, 0)
+    for line in lines:
+        if line.field == "frozen" and line.leaf_id in waiting:
+            first.setdefault(line.leaf_id, waiting[line.leaf_id])
     for number in sorted(set(first.values())):
         timer = transaction.model.timers.get(number) or timers.get(number)
+        timer = timer if timer and timing.is_ahead(transaction, timer) else None
         timing.give(transaction, [leaf for leaf in transaction.model.in_order() if first.get(leaf.id) == number], timer)
     transaction.settle()
 
