@@ -3,17 +3,13 @@
  * Happy path: field by field, one function for each operation that has something to check. Lists (an operation's
  * hyperparameters, its leaf) are gathered in arrays beside the operations, whose sizes are counted first.
  *
- * How it fails: only what the engine can't be told at all is refused here, and what needs timers, which are not built.
- * Whether an operation is allowed is the engine's to say. */
+ * How it fails: only what the engine can't be told at all is refused here. Whether an operation is allowed is the
+ * engine's to say. */
 #include "rpc/convert.h"
 
 #include <string.h>
 
 #include "base/alloc.h"
-
-static enum esp_code refuse(const char *what, struct esp_status *st) {
-  return esp_fail(st, ESP_UNIMPLEMENTED, "%s is not built yet", what);
-}
 
 /* ---- leaves and nodes ---- */
 
@@ -108,27 +104,21 @@ struct esp_declare_node esp_convert_node(const Espalier__V1__NodeSpec *spec) {
 
 /* ---- operations ---- */
 
-static enum esp_code convert_freeze(const Espalier__V1__Operation__Freeze *freeze, struct esp_operation *ret,
-                                    struct esp_status *st) {
-  if (freeze->for_ms != 0)
-    return refuse("a freeze that ends after a time (for_ms)", st);
-  if (freeze->until_commit != 0)
-    return refuse("a freeze that ends at a commit (until_commit)", st);
-  if (freeze->at_commit != 0)
-    return refuse("a freeze that begins later (at_commit)", st);
-  *ret = (struct esp_operation){.kind = ESP_OPERATION_FREEZE, .selection = freeze->selection};
-  return ESP_OK;
+static struct esp_operation convert_freeze(const Espalier__V1__Operation__Freeze *freeze) {
+  return (struct esp_operation){.kind = ESP_OPERATION_FREEZE,
+                                .selection = freeze->selection,
+                                .at_commit = freeze->at_commit,
+                                .until_commit = freeze->until_commit,
+                                .for_ms = freeze->for_ms};
 }
 
-static enum esp_code convert_thaw(const Espalier__V1__Operation__Thaw *thaw, struct esp_operation *ret,
-                                  struct esp_status *st) {
-  if (thaw->at_commit != 0)
-    return refuse("a thaw that begins later (at_commit)", st);
-  if (thaw->one_by_one || thaw->every_commits != 0)
-    return refuse("a gradual thaw (one_by_one)", st);
-  *ret = (struct esp_operation){
-      .kind = ESP_OPERATION_THAW, .selection = thaw->selection, .reset_state = thaw->reset_state};
-  return ESP_OK;
+static struct esp_operation convert_thaw(const Espalier__V1__Operation__Thaw *thaw) {
+  return (struct esp_operation){.kind = ESP_OPERATION_THAW,
+                                .selection = thaw->selection,
+                                .reset_state = thaw->reset_state,
+                                .at_commit = thaw->at_commit,
+                                .one_by_one = thaw->one_by_one,
+                                .every = thaw->every_commits};
 }
 
 static enum esp_code convert_tie(const Espalier__V1__Operation__Tie *tie, struct esp_operation *ret,
@@ -215,6 +205,12 @@ static enum esp_code convert_plain(const Espalier__V1__Operation *from, struct e
     return ESP_OK;
   }
   switch (from->operation_case) {
+  case ESPALIER__V1__OPERATION__OPERATION_FREEZE:
+    *ret = convert_freeze(from->freeze);
+    return ESP_OK;
+  case ESPALIER__V1__OPERATION__OPERATION_THAW:
+    *ret = convert_thaw(from->thaw);
+    return ESP_OK;
   case ESPALIER__V1__OPERATION__OPERATION_UNTIE:
     *ret = (struct esp_operation){
         .kind = ESP_OPERATION_UNTIE, .selection = from->untie->selection, .reset_state = from->untie->reset_state};
@@ -243,6 +239,9 @@ static enum esp_code convert_plain(const Espalier__V1__Operation *from, struct e
   case ESPALIER__V1__OPERATION__OPERATION_DELETE_GROUP:
     *ret = (struct esp_operation){.kind = ESP_OPERATION_DELETE_GROUP, .name = from->delete_group->name};
     return ESP_OK;
+  case ESPALIER__V1__OPERATION__OPERATION_CANCEL_TIMER:
+    *ret = (struct esp_operation){.kind = ESP_OPERATION_CANCEL_TIMER, .timer = from->cancel_timer->timer};
+    return ESP_OK;
   case ESPALIER__V1__OPERATION__OPERATION_UNDO:
     *ret = (struct esp_operation){.kind = ESP_OPERATION_UNDO, .epoch = from->undo->epoch};
     return ESP_OK;
@@ -259,10 +258,6 @@ static enum esp_code convert_plain(const Espalier__V1__Operation *from, struct e
 static enum esp_code convert(const Espalier__V1__Operation *from, struct esp_declare_leaf *leaf,
                              struct esp_hyper_change **hypers, struct esp_operation *ret, struct esp_status *st) {
   switch (from->operation_case) {
-  case ESPALIER__V1__OPERATION__OPERATION_FREEZE:
-    return convert_freeze(from->freeze, ret, st);
-  case ESPALIER__V1__OPERATION__OPERATION_THAW:
-    return convert_thaw(from->thaw, ret, st);
   case ESPALIER__V1__OPERATION__OPERATION_TIE:
     return convert_tie(from->tie, ret, st);
   case ESPALIER__V1__OPERATION__OPERATION_ADD:
@@ -272,8 +267,6 @@ static enum esp_code convert(const Espalier__V1__Operation *from, struct esp_dec
   case ESPALIER__V1__OPERATION__OPERATION_ADJUST:
     *ret = convert_adjust(from->adjust, hypers);
     return ESP_OK;
-  case ESPALIER__V1__OPERATION__OPERATION_CANCEL_TIMER:
-    return refuse("the operation cancel_timer", st);
   default:
     break;
   }

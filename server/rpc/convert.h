@@ -25,8 +25,8 @@ struct esp_converted {
   struct esp_hyper_change *hypers; /* of all operations, one after the other */
 };
 /* INVALID_ARGUMENT for what no server could do (an operation that is empty or of an unknown kind, a leaf that is added
- * without its description or with a value that follows), UNIMPLEMENTED for what this one has not built (timers),
- * RESOURCE_EXHAUSTED without memory. Of several operations the message says which. */
+ * without its description or with a value that follows), RESOURCE_EXHAUSTED without memory. Of several operations the
+ * message says which. */
 enum esp_code esp_convert_operations(Espalier__V1__Operation *const *from, size_t len, struct esp_converted *ret,
                                      struct esp_status *st) ESP_WARN_UNUSED;
 void esp_converted_done(struct esp_converted *converted); /* idempotent; of a zeroed one too */

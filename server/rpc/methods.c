@@ -25,6 +25,7 @@ static const struct esp_method *const methods[] = {
     &esp_method_workers,
     &esp_method_history,
     &esp_method_explain,
+    &esp_method_timers,
     &esp_method_health_check,
     &esp_method_health_watch,
     &esp_method_reflection_v1,

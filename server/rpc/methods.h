@@ -19,6 +19,7 @@ extern const struct esp_method esp_method_apply, esp_method_server_info;        
 extern const struct esp_method esp_method_describe;                                     /* describe.c */
 extern const struct esp_method esp_method_history;                                      /* history.c */
 extern const struct esp_method esp_method_explain;                                      /* explain.c */
+extern const struct esp_method esp_method_timers;                                       /* timers.c */
 extern const struct esp_method esp_method_workers;                                      /* workers.c */
 extern const struct esp_method esp_method_health_check, esp_method_health_watch;        /* health.c */
 extern const struct esp_method esp_method_reflection_v1, esp_method_reflection_v1alpha; /* reflection.c */

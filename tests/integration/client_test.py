@@ -396,17 +396,6 @@ class NotBuilt(ClientCase):
         call = self.c.channel.unary_unary(method)
         refuses(f"^there is no method {method}$", call, b"", timeout=harness.TIMEOUT)
 
-    def test_timers(self):
-        first = {"freeze": {"selection": "net"}}  # all or nothing
-        message = "^operation 2 of 2: the operation cancel_timer is not built yet$"
-        self.refuses(message, self.c.apply, first, {"cancel_timer": {"timer": 1}})
-        for field, value in (("for_ms", 1), ("until_commit", 99), ("at_commit", 99)):
-            freeze = {"freeze": {"selection": "net", field: value}}
-            self.refuses(rf"^a freeze that .* \({field}\) is not built yet$", self.c.apply, freeze)
-        self.refuses(r"\(at_commit\)", self.c.apply, {"thaw": {"selection": "net", "at_commit": 99}})
-        self.refuses(r"\(one_by_one\)", self.c.apply, {"thaw": {"selection": "net", "one_by_one": True}})
-        self.refuses(r"\(one_by_one\)", self.c.apply, {"thaw": {"selection": "net", "every_commits": 5}})
-
     def test_pulls(self):
         self.refuses("^a pull in another dtype is not built yet$", self.c.pull, dtype="DTYPE_F32")
 

@@ -310,32 +310,39 @@ static void hyperparameters_stay_with_their_operation(void **state) {
   esp_converted_done(&converted);
 }
 
-static void what_needs_timers_is_refused_by_name(void **state) {
+static void what_happens_later_is_told_whole(void **state) {
   (void)state;
   {
     OPERATION(freeze, freeze, FREEZE, Freeze);
+    freeze.selection = TEXT("enc");
     freeze.for_ms = 1;
-    assert_refused(&operation, ESP_UNIMPLEMENTED, "a freeze that ends after a time (for_ms) is not built yet");
-    freeze.for_ms = 0;
-    freeze.until_commit = 1;
-    assert_refused(&operation, ESP_UNIMPLEMENTED, "a freeze that ends at a commit (until_commit) is not built yet");
-    freeze.until_commit = 0;
-    freeze.at_commit = 1;
-    assert_refused(&operation, ESP_UNIMPLEMENTED, "a freeze that begins later (at_commit) is not built yet");
+    freeze.until_commit = 2;
+    freeze.at_commit = 3;
+    struct esp_converted converted = convert_one(&operation);
+    const struct esp_operation *op = &converted.operations[0];
+    assert_int_equal(op->kind, ESP_OPERATION_FREEZE);
+    assert_string_equal(op->selection, "enc");
+    assert_true(op->for_ms == 1 && op->until_commit == 2 && op->at_commit == 3);
+    esp_converted_done(&converted);
   }
   {
     OPERATION(thaw, thaw, THAW, Thaw);
-    thaw.at_commit = 1;
-    assert_refused(&operation, ESP_UNIMPLEMENTED, "a thaw that begins later (at_commit) is not built yet");
-    thaw.at_commit = 0;
-    thaw.every_commits = 1;
-    assert_refused(&operation, ESP_UNIMPLEMENTED, "a gradual thaw (one_by_one) is not built yet");
-    thaw.every_commits = 0;
+    thaw.selection = TEXT("enc");
+    thaw.at_commit = 4;
     thaw.one_by_one = 1;
-    assert_refused(&operation, ESP_UNIMPLEMENTED, "a gradual thaw (one_by_one) is not built yet");
+    thaw.every_commits = 5;
+    struct esp_converted converted = convert_one(&operation);
+    const struct esp_operation *op = &converted.operations[0];
+    assert_int_equal(op->kind, ESP_OPERATION_THAW);
+    assert_true(op->at_commit == 4 && op->one_by_one && op->every == 5 && !op->reset_state);
+    esp_converted_done(&converted);
   }
   OPERATION(cancel_timer, cancel_timer, CANCEL_TIMER, CancelTimer);
-  assert_refused(&operation, ESP_UNIMPLEMENTED, "the operation cancel_timer is not built yet");
+  cancel_timer.timer = 6;
+  struct esp_converted converted = convert_one(&operation);
+  assert_int_equal(converted.operations[0].kind, ESP_OPERATION_CANCEL_TIMER);
+  assert_int_equal(converted.operations[0].timer, 6);
+  esp_converted_done(&converted);
 }
 
 static void of_several_the_message_says_which(void **state) {
@@ -363,7 +370,7 @@ int main(void) {
       ESP_TEST(an_added_leaf_is_told_whole),
       ESP_TEST(a_node_is_told_whole),
       ESP_TEST(hyperparameters_stay_with_their_operation),
-      ESP_TEST(what_needs_timers_is_refused_by_name),
+      ESP_TEST(what_happens_later_is_told_whole),
       ESP_TEST(of_several_the_message_says_which),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
