@@ -170,9 +170,11 @@ static enum esp_code run_push_pull(struct scene *scene, struct esp_status *st) {
 }
 
 static enum esp_code run_apply(struct scene *scene, struct esp_status *st) {
-  const struct esp_op ops[2] = {{.kind = ESP_OP_FREEZE, .selection = "net"}, {.kind = ESP_OP_THAW, .selection = "net"}};
+  const struct esp_op ops[3] = {{.kind = ESP_OP_FREEZE, .selection = "net"},
+                                {.kind = ESP_OP_THAW, .selection = "net"},
+                                {.kind = ESP_OP_FREEZE, .selection = "net.small", .at_commit = UINT64_MAX}};
   struct esp_apply_result *result;
-  enum esp_code code = esp_apply(scene->client, ops, 2, NULL, &result, st);
+  enum esp_code code = esp_apply(scene->client, ops, 3, NULL, &result, st);
   if (code == ESP_OK)
     esp_apply_result_free(result);
   return code;
@@ -247,6 +249,18 @@ static enum esp_code run_workers(struct scene *scene, struct esp_status *st) {
   return code;
 }
 
+/* That of run_apply. */
+static enum esp_code run_timers(struct scene *scene, struct esp_status *st) {
+  struct esp_timers *timers;
+  enum esp_code code = esp_timers_list(scene->client, &timers, st);
+  if (code != ESP_OK)
+    return code;
+  assert_int_equal(timers->len, 1);
+  assert_string_equal(timers->timers[0].selection, "net.small");
+  esp_timers_free(timers);
+  return code;
+}
+
 /* Its first event, in which all leaves are. */
 static enum esp_code run_watch(struct scene *scene, struct esp_status *st) {
   const struct esp_layout_event *event;
@@ -290,6 +304,7 @@ static const struct call {
     {"apply_all", run_apply_all, OPEN, false},
     {"history", run_history, OPEN, false},
     {"explain", run_explain, OPEN, false},
+    {"timers", run_timers, OPEN, false},
 };
 
 /* ---- the sweep ---- */

@@ -220,17 +220,20 @@ static void make_stage(struct requests *ret) {
 }
 
 static void make_apply(struct requests *ret) {
-  Espalier__V1__Operation__Freeze freeze = ESPALIER__V1__OPERATION__FREEZE__INIT;
+  Espalier__V1__Operation__Freeze freeze = ESPALIER__V1__OPERATION__FREEZE__INIT, later = freeze;
   Espalier__V1__Operation__Thaw thaw = ESPALIER__V1__OPERATION__THAW__INIT;
-  Espalier__V1__Operation first = ESPALIER__V1__OPERATION__INIT, second = ESPALIER__V1__OPERATION__INIT;
-  Espalier__V1__Operation *operations[2] = {&first, &second};
+  Espalier__V1__Operation first = ESPALIER__V1__OPERATION__INIT, second = first, third = first;
+  Espalier__V1__Operation *operations[3] = {&first, &second, &third};
   Espalier__V1__ApplyRequest request = ESPALIER__V1__APPLY_REQUEST__INIT;
-  freeze.selection = thaw.selection = (char *)"net";
+  freeze.selection = thaw.selection = later.selection = (char *)"net";
+  later.at_commit = UINT64_MAX; /* a timer, for Timers to list */
   first.operation_case = ESPALIER__V1__OPERATION__OPERATION_FREEZE;
   first.freeze = &freeze;
   second.operation_case = ESPALIER__V1__OPERATION__OPERATION_THAW;
   second.thaw = &thaw;
-  request.n_operations = 2;
+  third.operation_case = ESPALIER__V1__OPERATION__OPERATION_FREEZE;
+  third.freeze = &later;
+  request.n_operations = 3;
   request.operations = operations;
   add(ret, &request.base);
 }
@@ -255,6 +258,11 @@ static void make_server_info(struct requests *ret) {
 
 static void make_workers(struct requests *ret) {
   Espalier__V1__WorkersRequest request = ESPALIER__V1__WORKERS_REQUEST__INIT;
+  add(ret, &request.base);
+}
+
+static void make_timers(struct requests *ret) {
+  Espalier__V1__TimersRequest request = ESPALIER__V1__TIMERS_REQUEST__INIT;
   add(ret, &request.base);
 }
 
@@ -288,6 +296,7 @@ static const struct call {
     {ADMIN "Explain", make_explain},
     {ADMIN "ServerInfo", make_server_info},
     {ADMIN "Workers", make_workers},
+    {ADMIN "Timers", make_timers},
     {"/grpc.health.v1.Health/Check", make_health},
     {"/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", make_reflection},
 };
