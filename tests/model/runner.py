@@ -23,6 +23,7 @@ from tensors import tensor
 from workers import Difference, Stream, Worker
 
 WORKERS = 3
+FIRED_SECONDS = harness.TIMEOUT if harness.is_sanitized() else 15  # ample, for what takes no time
 WINDOW = 64  # sequences of a session that the server remembers
 
 
@@ -109,6 +110,11 @@ class Runner:
         """Timers are due: the server's transaction comes by itself."""
         surgery.fire(self.model)
         outcome.add("timer", True)
+        try:
+            what = f"epoch {self.model.epoch}, commit {self.model.commit}: a transaction of timers"
+            harness.eventually(lambda: self.client.info().epoch >= self.model.epoch, what, FIRED_SECONDS)
+        except TimeoutError as error:
+            raise Difference(f"timers: they do not fire: {error}") from error
         self.follower.wait(self.model.epoch)
         self.journal.compare(self.model.history[-1])
 
