@@ -273,7 +273,7 @@ static enum esp_code apply_publish(struct esp_apply *apply, struct esp_batch *ba
     esp_history_add(&engine->history, apply->record);
     esp_watches_wake(engine);
   }
-  esp_batch_start(batch, false);
+  esp_batch_start_urgent(batch);
   return ESP_OK;
 }
 

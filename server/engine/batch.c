@@ -6,6 +6,7 @@
 #include "base/check.h"
 
 #define STARTS_PER_SHARE_MAX 64
+#define URGENT_HERE_MAX 64 /* items; more of them are better spread over the pool */
 
 struct esp_batch *esp_batch_new(struct esp_pool *pool, size_t capacity, void (*done)(struct esp_batch *, void *),
                                 void *data) {
@@ -81,4 +82,12 @@ void esp_batch_start(struct esp_batch *batch, bool here) {
     }
   }
   batch_ended(batch);
+}
+
+/* No item's parameter goes before the batch is done, which it is not before its owner has started it. */
+void esp_batch_start_urgent(struct esp_batch *batch) {
+  bool here = batch->len <= URGENT_HERE_MAX;
+  for (size_t i = 0; i < batch->len && here; i++)
+    esp_param_hurry(batch->items[i].item.param);
+  esp_batch_start(batch, here);
 }

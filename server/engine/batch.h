@@ -36,5 +36,8 @@ void esp_batch_enqueue(struct esp_batch *batch, struct esp_param *param, const s
 /* Runs it, outside the commit lock: inside this call where it is little work (`here`), else on the pool. The batch
  * frees itself after done. */
 void esp_batch_start(struct esp_batch *batch, bool here);
+/* The same for a transaction, whose items are urgent: where they are few, inside this call and before what other
+ * parameters wait for. */
+void esp_batch_start_urgent(struct esp_batch *batch);
 
 #endif

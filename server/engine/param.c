@@ -252,13 +252,14 @@ static void migrate_end(struct esp_item *item) {
     param->steps = 0;
 }
 
+static void go_on(struct esp_param *param, struct esp_item *ended);
+
 /* Goes on with a queue that waited, on the pool: the giver's own runner may be deep in a chain of them. */
 static void wait_over(struct esp_job *job, unsigned share) {
   (void)share;
   struct esp_item *item = (struct esp_item *)((char *)job - offsetof(struct esp_item, wait.job));
   struct esp_param *param = item->param;
-  item->done(item);
-  esp_param_start(param);
+  go_on(param, item);
 }
 
 /* The queue has arrived at its wait, or the giver has given. True: both have, and the caller goes on with the queue. */
@@ -273,7 +274,7 @@ static void give_end(struct esp_item *item) {
   if (wait == NULL || !wait_arrive(wait))
     return;
   wait->wait.job = (struct esp_job){.run = wait_over, .shares = 1};
-  esp_pool_submit(item->param->world->pool, &wait->wait.job);
+  esp_pool_submit_first(item->param->world->pool, &wait->wait.job); /* a transaction's, as all that wait are */
 }
 
 static void item_end(struct esp_item *item) {
@@ -298,7 +299,6 @@ static void item_end(struct esp_item *item) {
     param->out = NULL;
     param->version++;
   }
-  item->done(item);
 }
 
 /* ---- running the queue ---- */
@@ -311,11 +311,12 @@ static void wide_share(struct esp_job *job, unsigned share) {
   item_share(wide->item, &wide->step, first, n);
   if (atomic_fetch_sub_explicit(&wide->pending, 1, memory_order_acq_rel) != 1)
     return;
-  item_end(wide->item);
-  esp_param_start(param);
+  struct esp_item *item = wide->item;
+  item_end(item);
+  go_on(param, item);
 }
 
-static void wide_start(struct esp_item *item) {
+static void wide_start(struct esp_item *item, bool is_urgent) {
   struct esp_wide *wide = item->param->wide;
   unsigned shares = (unsigned)((item->param->elements + ESP_SHARE_ELEMENTS - 1) / ESP_SHARE_ELEMENTS);
   wide->item = item;
@@ -323,7 +324,7 @@ static void wide_start(struct esp_item *item) {
   atomic_store_explicit(&wide->pending, shares, memory_order_release);
   wide->job.run = wide_share;
   wide->job.shares = shares;
-  esp_pool_submit(item->param->world->pool, &wide->job);
+  (is_urgent ? esp_pool_submit_first : esp_pool_submit)(item->param->world->pool, &wide->job);
 }
 
 bool esp_param_enqueue(struct esp_param *param, struct esp_item *item) {
@@ -335,36 +336,77 @@ bool esp_param_enqueue(struct esp_param *param, struct esp_item *item) {
   else
     param->last->next = item;
   param->last = item;
+  param->urgent += item->is_urgent;
   bool start = !param->running;
-  param->running = true;
+  if (start) {
+    param->running = param->waiting = true;
+    esp_object_ref(&param->object); /* the running queue's; go_on drops it */
+    esp_object_ref(&param->object); /* esp_param_start's */
+  }
   pthread_mutex_unlock(&param->lock);
-  if (start)
-    esp_object_ref(&param->object); /* the running queue's; esp_param_start drops it */
   return start;
 }
 
-void esp_param_start(struct esp_param *param) {
+/* The next item, or NULL: then the queue does not run any more. */
+static struct esp_item *take(struct esp_param *param, bool *ret_urgent) {
+  pthread_mutex_lock(&param->lock);
+  struct esp_item *item = param->first;
+  *ret_urgent = param->urgent > 0;
+  if (item != NULL) {
+    param->first = item->next;
+    param->urgent -= item->is_urgent;
+  } else {
+    param->running = false;
+  }
+  pthread_mutex_unlock(&param->lock);
+  return item;
+}
+
+/* By whoever runs the queue, of which an item has just ended (or NULL). Who hears that the last one is done finds the
+ * queue's reference gone. */
+static void go_on(struct esp_param *param, struct esp_item *ended) {
   for (;;) {
-    pthread_mutex_lock(&param->lock);
-    struct esp_item *item = param->first;
-    if (item != NULL)
-      param->first = item->next;
-    else
-      param->running = false;
-    pthread_mutex_unlock(&param->lock);
-    if (item == NULL) {
+    bool is_urgent;
+    struct esp_item *item = take(param, &is_urgent);
+    if (item == NULL)
       esp_object_unref(&param->object);
+    if (ended != NULL)
+      ended->done(ended);
+    if (item == NULL)
       return;
-    }
     if (item->kind == ESP_ITEM_WAIT && !wait_arrive(item))
       return; /* who gives goes on, and keeps the reference */
     if (item_is_wide(item)) {
-      wide_start(item);
+      wide_start(item, is_urgent);
       return;
     }
     struct esp_step step;
     item_begin(item, &step);
     item_share(item, &step, 0, param->elements);
     item_end(item);
+    ended = item;
   }
+}
+
+/* Whether the caller is the one who runs the queue from here on. */
+static bool begin(struct esp_param *param) {
+  pthread_mutex_lock(&param->lock);
+  bool is_first = param->waiting;
+  param->waiting = false;
+  pthread_mutex_unlock(&param->lock);
+  return is_first;
+}
+
+void esp_param_start(struct esp_param *param) {
+  bool is_first = begin(param);
+  esp_object_unref(&param->object); /* a queue that runs has its own */
+  if (is_first)
+    go_on(param, NULL);
+}
+
+void esp_param_hurry(struct esp_param *param) {
+  if (begin(param))
+    go_on(param, NULL);
+  else if (param->wide != NULL)
+    esp_pool_hurry(param->world->pool, &param->wide->job);
 }

@@ -35,7 +35,9 @@ struct esp_param {
   pthread_mutex_t lock;        /* of the queue */
   struct esp_item *first;      /* items that wait */
   struct esp_item *last;
-  bool running;             /* somebody runs the queue: new items will be met */
+  unsigned urgent;          /* how many of them are */
+  bool running;             /* somebody runs the queue, or is about to: new items will be met */
+  bool waiting;             /* about to: whoever comes first runs it */
   struct esp_buffer *value; /* from here on only the runner's */
   struct esp_buffer *out;   /* where the running item writes */
   uint8_t *state;           /* all state tensors, each esp_param_state_stride apart */
@@ -64,6 +66,7 @@ struct esp_item {
   struct esp_item *next;   /* the queue's */
   struct esp_param *param; /* borrowed: the queue has its own reference while it runs */
   enum esp_item_kind kind;
+  bool is_urgent;                      /* what is before it in the queue, and itself, goes before other parameters' */
   void (*done)(struct esp_item *item); /* once, without a lock; the item is its owner's again */
   union {
     struct {
@@ -119,9 +122,13 @@ size_t esp_param_state_bytes(const struct esp_param *param);
 uint8_t *esp_param_states_new(struct esp_param *param, size_t states_len);
 void esp_param_states_free(struct esp_param *param, uint8_t *state, size_t states_len);
 
-/* Puts an item at the queue's end. True: nobody runs the queue, and the caller must esp_param_start it. */
+/* Puts an item at the queue's end. True: nobody runs the queue, and the caller must esp_param_start it, once. */
 bool esp_param_enqueue(struct esp_param *param, struct esp_item *item) ESP_WARN_UNUSED;
-/* Runs the queue until it is empty or a large item has gone to the pool (which then goes on). */
+/* Runs the queue until it is empty or a large item has gone to the pool (which then goes on); nothing where
+ * esp_param_hurry was faster. The parameter may be gone afterwards. */
 void esp_param_start(struct esp_param *param);
+/* After an urgent item was put into the queue: runs it, where whoever is to start it has not come to it yet, or takes
+ * the large item that waits in the pool out of its turn. The caller has a reference. */
+void esp_param_hurry(struct esp_param *param);
 
 #endif

@@ -74,21 +74,54 @@ void esp_pool_free(struct esp_pool *pool) {
   esp_free(pool);
 }
 
-void esp_pool_submit(struct esp_pool *pool, struct esp_job *job) {
-  ESP_CHECK(job->shares > 0);
-  /* Read before the job is handed over: from then on it is the pool's, and soon its owner's again. */
-  bool wide = job->shares > 1;
-  pthread_mutex_lock(&pool->mutex);
-  job->taken = 0;
+static void put_first(struct esp_pool *pool, struct esp_job *job) {
+  job->next = pool->first;
+  if (pool->first == NULL)
+    pool->last = job;
+  pool->first = job;
+}
+
+static void put_last(struct esp_pool *pool, struct esp_job *job) {
   job->next = NULL;
   if (pool->first == NULL)
     pool->first = job;
   else
     pool->last->next = job;
   pool->last = job;
+}
+
+static void submit(struct esp_pool *pool, struct esp_job *job, void (*put)(struct esp_pool *, struct esp_job *)) {
+  ESP_CHECK(job->shares > 0);
+  /* Read before the job is handed over: from then on it is the pool's, and soon its owner's again. */
+  bool wide = job->shares > 1;
+  pthread_mutex_lock(&pool->mutex);
+  job->taken = 0;
+  put(pool, job);
   if (wide)
     pthread_cond_broadcast(&pool->work);
   else
     pthread_cond_signal(&pool->work);
+  pthread_mutex_unlock(&pool->mutex);
+}
+
+void esp_pool_submit(struct esp_pool *pool, struct esp_job *job) {
+  submit(pool, job, put_last);
+}
+
+void esp_pool_submit_first(struct esp_pool *pool, struct esp_job *job) {
+  submit(pool, job, put_first);
+}
+
+void esp_pool_hurry(struct esp_pool *pool, struct esp_job *job) {
+  pthread_mutex_lock(&pool->mutex);
+  struct esp_job *before = pool->first;
+  while (before != NULL && before->next != job)
+    before = before->next;
+  if (before != NULL) { /* it waits, and is not the first */
+    before->next = job->next;
+    if (pool->last == job)
+      pool->last = before;
+    put_first(pool, job);
+  }
   pthread_mutex_unlock(&pool->mutex);
 }

@@ -1,5 +1,6 @@
-/* A pool of threads that runs jobs, first come first served. A job is split into shares that may run at the same time;
- * it lives in its owner's memory, so that handing it over cannot fail. */
+/* A pool of threads that runs jobs, first come first served but for those that somebody asks to be first. A job is
+ * split into shares that may run at the same time; it lives in its owner's memory, so that handing it over cannot fail.
+ */
 #ifndef ESP_ENGINE_POOL_H
 #define ESP_ENGINE_POOL_H
 
@@ -21,5 +22,10 @@ enum esp_code esp_pool_new(unsigned threads, const char *name, struct esp_pool *
 void esp_pool_free(struct esp_pool *pool);
 /* The job may be submitted again, and its memory reused, once its last share has begun to run. */
 void esp_pool_submit(struct esp_pool *pool, struct esp_job *job);
+/* The same, ahead of all that waits. */
+void esp_pool_submit_first(struct esp_pool *pool, struct esp_job *job);
+/* Moves a job ahead of all that waits. One that does not wait (any more), or is just being submitted, stays as it is.
+ */
+void esp_pool_hurry(struct esp_pool *pool, struct esp_job *job);
 
 #endif

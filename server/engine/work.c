@@ -239,6 +239,7 @@ void esp_work_enqueue(struct esp_work *work, struct esp_batch *batch) {
   ESP_CHECK(batch->len == 0);
   for (size_t i = 0; i < work->len; i++) {
     struct esp_action *action = &work->actions[i];
+    action->item.is_urgent = true;
     if (action->item.kind == ESP_ITEM_GIVE && action->wait != SIZE_MAX) /* a batch's items stay where they are */
       action->item.give.wait = &batch->items[action->wait].item;
     esp_batch_enqueue(batch, action->param, &action->item);

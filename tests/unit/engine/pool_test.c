@@ -1,4 +1,4 @@
-/* The pool: every share of every job runs once, and what was submitted runs before the pool is gone. */
+/* The pool: every share of every job runs once, and what was submitted runs before the pool is gone, in its order. */
 #include <stdatomic.h>
 
 #include "engine/pool.h"
@@ -33,7 +33,58 @@ static void test_every_share_once(void **state) {
   esp_pool_free(NULL);
 }
 
+/* A job that notes when it ran, on a pool of one thread. */
+struct noted {
+  struct esp_job job;
+  unsigned number;
+  unsigned *order; /* of all, and how many have run */
+  unsigned *ran;
+};
+
+static void noted_run(struct esp_job *job, unsigned share) {
+  (void)share;
+  struct noted *noted = (struct noted *)job;
+  noted->order[(*noted->ran)++] = noted->number;
+}
+
+/* Submits and hurries from the pool's own thread, which so does not come to any of them meanwhile. */
+struct mover {
+  struct esp_job job;
+  struct esp_pool *pool;
+  struct noted *noted; /* 5 */
+};
+
+static void mover_run(struct esp_job *job, unsigned share) {
+  (void)share;
+  struct mover *mover = (struct mover *)job;
+  struct noted *noted = mover->noted;
+  esp_pool_hurry(mover->pool, &noted[0].job); /* nothing waits */
+  for (unsigned i = 0; i < 4; i++)
+    esp_pool_submit(mover->pool, &noted[i].job);
+  esp_pool_hurry(mover->pool, &noted[3].job); /* the last */
+  esp_pool_hurry(mover->pool, &noted[3].job); /* the first */
+  esp_pool_hurry(mover->pool, &noted[1].job); /* one between */
+  esp_pool_hurry(mover->pool, &noted[4].job); /* does not wait */
+  esp_pool_submit_first(mover->pool, &noted[4].job);
+}
+
+static void test_order(void **state) {
+  (void)state;
+  static const unsigned want[] = {4, 1, 3, 0, 2};
+  unsigned order[5], ran = 0;
+  struct noted noted[5];
+  struct esp_pool *pool;
+  assert_int_equal(esp_pool_new(1, "test", &pool, NULL), ESP_OK);
+  for (unsigned i = 0; i < 5; i++)
+    noted[i] = (struct noted){.job = {.run = noted_run, .shares = 1}, .number = i, .order = order, .ran = &ran};
+  struct mover mover = {.job = {.run = mover_run, .shares = 1}, .pool = pool, .noted = noted};
+  esp_pool_submit(pool, &mover.job);
+  esp_pool_free(pool);
+  assert_int_equal(ran, 5);
+  assert_memory_equal(order, want, sizeof(want));
+}
+
 int main(void) {
-  const struct CMUnitTest tests[] = {ESP_TEST(test_every_share_once)};
+  const struct CMUnitTest tests[] = {ESP_TEST(test_every_share_once), ESP_TEST(test_order)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
