@@ -83,7 +83,7 @@ class Generator:
             return self.declare()
         if self.after:
             return self.after.pop(0)
-        kinds = {"push": 26, "burst": 6, "pull": 7, "declare": 5, "apply": 52, "retry": 4, "cut": 3, "look": 2}
+        kinds = {"push": 20, "burst": 5, "pull": 7, "declare": 5, "apply": 60, "retry": 5, "cut": 4, "look": 3}
         return getattr(self, self.rng.choices(list(kinds), list(kinds.values()))[0])()
 
     # ---- the tree ----
@@ -272,6 +272,8 @@ class Generator:
         """Many pushes to few leaves, so that their order shows."""
         rng = self.rng
         kind = rng.choice(("apply", "toggles", "toggles", "none"))
+        if kind == "apply" and self.model.timers:  # what is refused, while they fire, was refused nobody knows when
+            kind = "toggles"
         some = self.named_leaves(30) + self.named_leaves(3)
         some = list({one[0]: one for one in some}.values())
         pushes = []
@@ -298,7 +300,7 @@ class Generator:
         paths = [leaves[0][0]] * 3 + [one[0] for one in leaves[:5]] if leaves else []
         kinds = [kind for kind in ("freeze", "thaw", "detach", "attach") if kind in self.kinds]
         return [
-            [rng.randint(1, count), rng.choice(kinds), rng.choice(paths)] for _ in range(rng.randint(4, 20)) if paths
+            [rng.randint(1, count), rng.choice(kinds), rng.choice(paths)] for _ in range(rng.randint(4, 14)) if paths
         ]
 
     def retry(self):
@@ -392,8 +394,12 @@ class Generator:
         ))  # fmt: skip
 
     def operation(self):
-        often = ("delete_group", "tie", "copy", "adjust", "undo")  # they are refused more than others
-        kind = self.rng.choice([*self.kinds, *(kind for kind in often if kind in self.kinds)])
+        # They are refused more than others, or less is made of them.
+        often = ("delete_group", "delete_group", "delete_group", "tie", "copy", "adjust", "undo", "rename", "reset")
+        often += ("add", "define_group", "set", "reinit", "remove", "name_selection", "untie", "regroup")
+        often += ("cancel_timer",) * 3 if self.model.timers else ()
+        kinds = [kind for kind in self.kinds if kind != "cancel_timer" or self.model.timers or self.chance(0.2)]
+        kind = self.rng.choice([*kinds, *(kind for kind in often if kind in self.kinds)])
         return {kind: getattr(self, "of_" + kind)()}
 
     def few(self):
@@ -407,7 +413,7 @@ class Generator:
     def timed(self, ends):
         """When it begins and ends; commits by their distance from the one of now."""
         rng = self.rng
-        if not self.available.timers or not self.chance(0.4):
+        if not self.available.timers or not self.chance(0.6):
             return {}
         times = {rng.choice(ends): 1 << 30} if self.chance(0.7) else {}
         if "until_commit" in times:
@@ -420,6 +426,14 @@ class Generator:
 
     def distance(self):
         return self.rng.choice((1, 2, 3, 5, 8, 20, 50, 0 if self.chance(0.2) else 4))
+
+    def timer_operation(self):
+        if self.model.timers and self.chance(0.4):
+            return {"cancel_timer": self.of_cancel_timer()}
+        if self.chance(0.3):
+            return {"thaw": self.one_by_one()}
+        kind = self.rng.choice(("freeze", "thaw"))
+        return {kind: {"selection": self.selection(), "at_commit": self.distance()}}
 
     def of_cancel_timer(self):
         return {"place": self.rng.randrange(100)}
@@ -444,7 +458,7 @@ class Generator:
             "*.{mlp,attn,layers}.[0-11].*",
             self.expression(1) if self.chance(0.3) else "*",
         ))  # fmt: skip
-        if "**" in selection:  # whose order the model does not know
+        if "**" in selection or "name:" in selection:  # whose order the model does not know
             selection = "*"
         times = {"one_by_one": True, "every_commits": rng.choice((1, 1, 2, 5, 20))}
         if self.chance(0.05):
@@ -568,6 +582,8 @@ class Generator:
     def apply(self, alone=False):
         rng = self.rng
         operations = [self.operation() for _ in range(rng.choice((1, 1, 1, 1, 1, 2, 3, 5)))]
+        if self.available.timers and self.chance(0.1):  # alone, so that nothing else is in the way
+            operations = [self.timer_operation()]
         request = {
             "op": "apply",
             "operations": operations,

@@ -173,6 +173,7 @@ class Model:
         self.leaves = {}  # by path
         self.leaf_id_next = 1
         self.param_id_next = 1
+        self.gone_bytes = 0  # of leaves that were removed: pushes may still have them
         self.pushes = 0  # commits of them
         self.timers = {}  # that wait, by id
         self.timer_id_next = 1
@@ -325,8 +326,7 @@ class Model:
     def push(self, grads, sequence=0, require_epoch=0):
         """grads: [(leaf's path or id, array)]. The reply."""
         counts = {"applied": 0, "frozen": 0, "detached": 0, "removed": 0}
-        is_whole = len(self.leaves) == self.leaf_id_next - 1  # else it may hold what was removed as well
-        if is_whole and (len(grads) > len(self.leaves) or sum(a.nbytes for _, a in grads) > self.leaf_bytes()):
+        if len(grads) >= self.leaf_id_next or sum(a.nbytes for _, a in grads) > self.leaf_bytes() + self.gone_bytes:
             raise Refused("INVALID_ARGUMENT")
         named = set()
         steps = {}

@@ -405,6 +405,7 @@ class Transaction:
                 self.keep_group(param, self.model.assigned(first.path), first.path)
             param.leaves = others
         for path in gone:
+            self.model.gone_bytes += self.model.leaves[path].param.value.nbytes
             del self.model.leaves[path]
         self.model.removed |= gone
         self.model.order = None
