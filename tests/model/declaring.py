@@ -7,7 +7,7 @@ from surgery import Transaction
 
 def declare(model, specs, nodes, values):
     """The reply, and the ids. values: {place in specs: array}."""
-    transaction = Transaction(model, {})
+    transaction, timers = Transaction(model, {}), model.timers
     new = transaction.model
     set_nodes(transaction, nodes)
     if len({spec["path"] for spec in specs}) < len(specs):
@@ -34,7 +34,7 @@ def declare(model, specs, nodes, values):
         setting([leaf for leaf in new.in_order() if leaf.path in born], True)
     transaction.commit()
     model.__dict__ = new.__dict__
-    model.record(transaction.changes, "", "declaration")
+    model.record(transaction.changes, "", "declaration", timers=timers)
     reply = wire.DeclareReply(added=len(fresh), epoch=model.epoch, commit=model.commit, lineage=model.lineage)
     return reply, ids
 
