@@ -192,8 +192,9 @@ static const struct esp_cli_command commands[] = {
      .options = CHANGE_OPTIONS,
      .changes = true,
      .summary = "take a transaction back",
-     .help = "The one that made EPOCH (see history), or the last one. Refused where a later\n"
-             "one touched the same; overwritten values are not kept.\n"
+     .help = "The one that made EPOCH (see history), or the last one, unless that is a\n"
+             "declaration. Refused where a later one touched the same; overwritten values\n"
+             "are not kept.\n"
              "Example: espctl undo --dry-run",
      .run = esp_cli_run_operation},
     {.name = "apply",

@@ -365,6 +365,7 @@ static enum esp_code declare_build(struct esp_declare *declare, struct esp_layou
   declare->record = esp_record_new(esp_engine_wall(declare->engine), worker, "declaration");
   if (declare->record == NULL || !esp_history_reserve(&declare->engine->history))
     return no_memory(st);
+  declare->record->is_declaration = true;
   struct esp_edit *edit = esp_edit_new(base);
   if (edit == NULL)
     return no_memory(st);

@@ -377,7 +377,7 @@ enum esp_operation_kind {
   ESP_OPERATION_DELETE_GROUP,   /* name */
   ESP_OPERATION_NAME_SELECTION, /* name, selection ("": forget the name) */
   ESP_OPERATION_CANCEL_TIMER,   /* timer */
-  ESP_OPERATION_UNDO,           /* the transaction that made `epoch`; 0: the last one */
+  ESP_OPERATION_UNDO,           /* the transaction that made `epoch`; 0: the last one, if that is no declaration */
 };
 
 /* Strings are copied, and NULL counts as "". A pattern that ties, copies or renames pairs the nth wildcard with the
@@ -461,6 +461,7 @@ struct esp_record {
   char *reason;
   struct esp_diff diff; /* empty where it was too long to be kept */
   uint64_t changes_len; /* lines that it had */
+  bool is_declaration;  /* a worker's, not an operator's */
 };
 void esp_record_unref(struct esp_record *record); /* NULL is fine; any thread */
 

@@ -35,6 +35,17 @@ static enum esp_code records_from(struct esp_engine *engine, uint64_t epoch, str
   return esp_fail(st, ESP_NOT_FOUND, "no transaction that is kept in the history made epoch %" PRIu64, epoch);
 }
 
+/* Who takes back "the last one" means what he did himself: leaves that a worker has declared meanwhile must not go with
+ * that. */
+static enum esp_code check_meant(const struct esp_record *record, uint64_t epoch, struct esp_status *st) {
+  if (epoch != 0 || !record->is_declaration)
+    return ESP_OK;
+  return esp_fail(st, ESP_FAILED_PRECONDITION,
+                  "the last transaction is the declaration that made epoch %" PRIu64
+                  ": name that epoch to take it back, or that of another one",
+                  record->epoch);
+}
+
 /* Lines of nodes, groups and selections have no leaf: they are of the same thing where path and field are. */
 static bool is_same_thing(const struct esp_change *a, const struct esp_change *b) {
   if (a->leaf_id != 0 || b->leaf_id != 0)
@@ -557,7 +568,9 @@ enum esp_code esp_operation_undo(struct esp_transaction *tx, const struct esp_op
   const struct undo undo = {.tx = tx, .record = records[0]};
   tx->settles = true;
   tx->undoes = records[0]->epoch;
-  code = check(tx, records, len, st);
+  code = check_meant(records[0], op->epoch, st);
+  if (code == ESP_OK)
+    code = check(tx, records, len, st);
   if (code == ESP_OK)
     code = undo_record(&undo, st);
   for (size_t i = 0; i < len; i++)

@@ -31,6 +31,8 @@ def undo(transaction, epoch):
     place = len(history) - 1 if epoch == 0 else next((i for i, one in enumerate(history) if one.epoch == epoch), -1)
     if place < 0:
         raise Refused("NOT_FOUND")
+    if epoch == 0 and history[place].reason == "declaration":
+        raise Refused("FAILED_PRECONDITION")
     lines = history[place].changes
     transaction.count(len({line.leaf_id for line in lines if line.leaf_id}))
     transaction.undoes = history[place].epoch

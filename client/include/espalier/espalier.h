@@ -396,10 +396,10 @@ enum esp_op_kind {
   ESP_OP_DEFINE_GROUP,   /* name, to (the optimizer expression): a new group, or another optimizer of one */
   ESP_OP_DELETE_GROUP,   /* name; what is assigned to it falls back to `default`, which can't be deleted */
   ESP_OP_NAME_SELECTION, /* name, selection: @name stands for it in selectors; NULL or "" forgets the name */
-  ESP_OP_UNDO,           /* epoch: the transaction that made it, backwards; 0: the last one. NOT_FOUND where it is not
-                            remembered; FAILED_PRECONDITION, naming the epoch, where a later one touched the same and was
-                            not undone. Overwritten values are not kept */
-  ESP_OP_CANCEL_TIMER,   /* timer, of esp_timers_list: it takes place no more. NOT_FOUND */
+  ESP_OP_UNDO,         /* epoch: the transaction that made it, backwards; 0: the last one, unless that is a declaration.
+                          NOT_FOUND where it is not remembered; FAILED_PRECONDITION, naming the epoch, where a later one
+                          touched the same and was not undone. Overwritten values are not kept */
+  ESP_OP_CANCEL_TIMER, /* timer, of esp_timers_list: it takes place no more. NOT_FOUND */
 };
 
 /* A hyperparameter's new value: `lr`, or `adamw.lr` where two members of a chain have one of that name; a number or a

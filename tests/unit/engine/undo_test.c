@@ -78,6 +78,26 @@ static void test_each(void **state) {
   }
 }
 
+/* What a worker declared goes with its epoch only. */
+static void test_declaration(void **state) {
+  (void)state;
+  struct fixture fixture;
+  struct outcome outcome;
+  struct esp_status st;
+  struct esp_record **records;
+  size_t len;
+  open_tree(&fixture);
+  assert_int_equal(undo(&fixture, 0, &outcome), ESP_FAILED_PRECONDITION);
+  assert_non_null(strstr(outcome.st.message, "name that epoch"));
+  assert_int_equal(esp_engine_history(fixture.engine, 0, 1, &records, &len, &st), ESP_OK);
+  undo_ok(&fixture, records[0]->epoch, &outcome);
+  assert_non_null(strstr(outcome.text, "y.b leaf "));
+  esp_record_unref(records[0]);
+  esp_free(records);
+  undo_ok(&fixture, 0, &outcome); /* the undo is an operator's */
+  fixture_close(&fixture);
+}
+
 /* A transaction of many, not the last one. */
 static void test_transaction(void **state) {
   (void)state;
@@ -289,9 +309,9 @@ static void test_history(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      ESP_TEST(test_each),           ESP_TEST(test_transaction),     ESP_TEST(test_to_and_fro), ESP_TEST(test_view),
-      ESP_TEST(test_renamed_before), ESP_TEST(test_regrouped_alias), ESP_TEST(test_refused),    ESP_TEST(test_history),
-      ESP_TEST(test_renamed_node),   ESP_TEST(test_tied_into_group),
+      ESP_TEST(test_each),    ESP_TEST(test_declaration),    ESP_TEST(test_transaction),     ESP_TEST(test_to_and_fro),
+      ESP_TEST(test_view),    ESP_TEST(test_renamed_before), ESP_TEST(test_regrouped_alias), ESP_TEST(test_refused),
+      ESP_TEST(test_history), ESP_TEST(test_renamed_node),   ESP_TEST(test_tied_into_group),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
