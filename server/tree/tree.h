@@ -254,10 +254,11 @@ void esp_selection_done(struct esp_selection *sel); /* idempotent */
 /* The leaves whose parameters have this timer. RESOURCE_EXHAUSTED without memory. */
 enum esp_code esp_layout_timed(const struct esp_layout *layout, uint64_t timer, struct esp_selection *ret,
                                struct esp_status *st) ESP_WARN_UNUSED;
-/* The nodes that a path, a pattern or several of them with | between them name, one selection each, in the order in
- * which they are written: {a,b} and [11-0] from the left on, the leftmost component the slowest, what wildcards match
- * in path order; a leaf that an earlier one has is left out of later ones, and one of no leaves does not come. *ret
- * (each to esp_selection_done) is the caller's to esp_free. INVALID_ARGUMENT for any other expression; NOT_FOUND. */
+/* The nodes that a path, a pattern, `name:` or several of them with | between them name, one selection each, in the
+ * order in which they are written: {a,b} and [11-0] from the left on, the leftmost component the slowest, what
+ * wildcards match in path order; a leaf that an earlier one has is left out of later ones, and one of no leaves does
+ * not come. *ret (each to esp_selection_done) is the caller's to esp_free. INVALID_ARGUMENT for any other expression;
+ * NOT_FOUND. */
 enum esp_code esp_select_in_order(const struct esp_layout *layout, const char *text, size_t len,
                                   struct esp_selection **ret, size_t *ret_len, struct esp_status *st) ESP_WARN_UNUSED;
 /* Whether text is a selector as far as that can be told without a tree: INVALID_ARGUMENT with the column. A named
