@@ -22,7 +22,10 @@ if [ -z "${QUICKSTART_WORK:-}" ]; then
         kill -0 -- "-$group" 2>/dev/null || break
         sleep 0.1
       done
-      kill -KILL -- "-$group" 2>/dev/null || true
+      for _ in {1..50}; do # one that is killed is still there for a moment
+        kill -KILL -- "-$group" 2>/dev/null || break
+        sleep 0.1
+      done
     fi
     rm -rf "$QUICKSTART_WORK"
   }

@@ -82,8 +82,9 @@ void esp_edit_drop_timers(struct esp_edit *edit) {
   }
   for (size_t i = 0; layout->timers_len > 0 && i < layout->params_len; i++) {
     const struct esp_place *place = &layout->params[i];
-    if (place->timer != 0 && place->leaves_len > 0) {
-      layout->timers[esp_timers_lower_bound(layout, place->timer)].params_len++;
+    size_t at = place->timer != 0 && place->leaves_len > 0 ? esp_timers_lower_bound(layout, place->timer) : SIZE_MAX;
+    if (at < layout->timers_len && layout->timers[at].id == place->timer) { /* not one that is just being put there */
+      layout->timers[at].params_len++;
     }
   }
   size_t left = 0;

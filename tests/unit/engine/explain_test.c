@@ -149,7 +149,7 @@ static void test_many(void **state) {
         (struct esp_operation){.kind = i % 2 == 0 ? ESP_OPERATION_FREEZE : ESP_OPERATION_THAW, .selection = "l.07"},
         &outcome);
   for (int i = 0; i < 20; i++) {
-    char name[8];
+    char name[16];
     snprintf(name, sizeof(name), "s%d", i);
     apply_ok(&fixture, (struct esp_operation){.kind = ESP_OPERATION_NAME_SELECTION, .name = name, .selection = "l"},
              &outcome);

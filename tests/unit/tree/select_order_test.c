@@ -125,7 +125,7 @@ static void refusals_say_why(void **state) {
 /* Patterns of ranges and alternatives against every way of writing them out. */
 static void ranges_inside_braces_agree_with_what_they_stand_for(void **state) {
   (void)state;
-  char names[64][16];
+  char names[64][32];
   const char *paths[64];
   size_t len = 0;
   for (int i = 0; i < 8; i++) {
