@@ -36,7 +36,7 @@ OPERATIONS = {
     "define_group": [define("fast", "adam"), define("slow", "sgd(lr=1e-6)")],
     "delete_group": [define("slow", "sgd"), {"delete_group": {"name": "slow"}}],
     "name_selection": [{"name_selection": {"name": "all", "selection": "**"}}],
-    "cancel_timer": [],  # timers are not built yet
+    "cancel_timer": [{"freeze": {"selection": "enc", "until_commit": 1 << 40}}, {"cancel_timer": {"timer": 1}}],
     "undo": [freeze("enc"), {"undo": {}}, tie("enc.1", "enc.0"), {"undo": {}}],
 }
 

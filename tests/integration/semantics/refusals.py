@@ -175,6 +175,13 @@ ROWS = (
     ("name, a bad name", name("a b", "enc"), BAD, r'selection "a b" has white space'),
     ("name, bad text", name("new", "enc &"), BAD, r'selection "new": selector, column 6: '),
     ("undo, no such epoch", {"undo": {"epoch": 9999}}, NONE, r"made epoch 9999"),
+    ("cancel, no such timer", {"cancel_timer": {"timer": 99}}, NONE, r"no timer 99 waits; none does"),
+    ("cancel, no timer", {"cancel_timer": {}}, BAD, r"it names no timer"),
+    ("freeze, until a commit that has been", {"freeze": {"selection": "enc", "until_commit": 1}}, STATE, r"commit 1 has been"),
+    ("thaw, at a commit that has been", {"thaw": {"selection": "enc", "at_commit": 1}}, STATE, r"commit 1 has been"),
+    ("freeze, two ends", {"freeze": {"selection": "enc", "until_commit": 1 << 40, "for_ms": 1}}, BAD, r"one of them can be given"),
+    ("freeze, an end before its beginning", {"freeze": {"selection": "enc", "at_commit": 1 << 40, "until_commit": 9}}, BAD, r"can't end at commit 9"),
+    ("thaw, one by one, no path", {"thaw": {"selection": "frozen", "one_by_one": True, "every_commits": 5}}, BAD, r"one by one go the nodes"),
     ("no operation", {}, BAD, r"empty, or of a kind that this server does not know"),
 )
 # Each kind of operation once, on a subtree that no row is about: what comes before the one that fails.
