@@ -21,7 +21,7 @@ BEGIN {
   allowed["server/options/"] = "base optim engine cyaml"
   allowed["server/plan/"] = "base formats engine"
   allowed["server/"] = "base optim engine rpc ops options plan"
-  allowed["client/include/"] = "base"
+  allowed["client/include/"] = "base api"
   allowed["client/src/"] = "base wire api"
   allowed["client/src/transport"] = "base wire api grpc"
   allowed["client/src/codec"] = "base wire api pb-c"
@@ -35,7 +35,7 @@ function target_of(name, quoted,    first) {
   sub(/\/.*/, "", first)
   if (name ~ /\.pb-c\.h$/ || first == "protobuf-c") return "pb-c"
   if (name == "espalier/status.h") return quoted ? "base" : "free"
-  if (name == "espalier/espalier.h") return "api"
+  if (name ~ /^espalier\/(espalier|admin)\.h$/) return "api"
   if (first ~ /^(grpc|cyaml)$/ || name ~ /^(uv|jansson|xxhash)\.h$/) return first
   if (!quoted) return "free"
   if (first == "client") return substr(name, 1, match(name, /\/[^\/]*$/) - 1)

@@ -21,7 +21,7 @@
 #ifndef ESP_CLI_H
 #define ESP_CLI_H
 
-#include <espalier/espalier.h>
+#include <espalier/admin.h>
 
 #include <jansson.h>
 #include <stdbool.h>

@@ -9,7 +9,7 @@
  *
  * Any error ends the program with one line on stderr and exit code 1 (2 for a bad command line). Retries are the
  * library's. */
-#include <espalier/espalier.h>
+#include <espalier/admin.h>
 
 #include <getopt.h>
 #include <inttypes.h>

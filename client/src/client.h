@@ -3,7 +3,7 @@
 #ifndef ESP_CLIENT_CLIENT_H
 #define ESP_CLIENT_CLIENT_H
 
-#include <espalier/espalier.h>
+#include <espalier/admin.h>
 
 #include <pthread.h>
 #include <stdatomic.h>

@@ -6,7 +6,7 @@
 #ifndef ESP_CLIENT_CODEC_H
 #define ESP_CLIENT_CODEC_H
 
-#include <espalier/espalier.h>
+#include <espalier/admin.h>
 
 #include "base/span.h"
 #include "wire/wire.h"

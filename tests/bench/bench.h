@@ -3,7 +3,7 @@
 #ifndef BENCH_BENCH_H
 #define BENCH_BENCH_H
 
-#include <espalier/espalier.h>
+#include <espalier/admin.h>
 
 #include <stdio.h>
 #include <sys/types.h>

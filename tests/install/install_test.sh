@@ -34,6 +34,15 @@ sed 's:/\*.*\*/::' "$prefix"/include/espalier/*.h | grep -oE '^[a-z].*\besp_[a-z
   grep -oE 'esp_[a-z_]+\($' | tr -d '(' | sort -u >"$work/declared"
 diff "$work/declared" "$work/exported" || fail "the headers declare (<) and the library exports (>) different functions"
 
+# Each can be included alone, from C and from C++.
+for header in espalier admin status; do
+  for language in c=c11 c++=c++11; do
+    echo "#include <espalier/$header.h>" |
+      cc -x "${language%=*}" -std="${language##*=}" -Wall -Wextra -Wpedantic -Werror -fsyntax-only -I"$prefix/include" - ||
+      fail "$header.h alone is no ${language##*=}"
+  done
+done
+
 mkfifo "$work/ready"
 "$prefix/bin/espalierd" --listen "unix:$work/socket" >"$work/ready" &
 server=$!

@@ -60,4 +60,5 @@ allow server/engine/x.c '"engine/internal.h"'
 allow server/rpc/x.c '<grpc/grpc.h>'
 allow client/src/transport.c '<grpc/grpc.h>'
 allow client/examples/x.c '<espalier/espalier.h>'
+allow client/examples/x.c '<espalier/admin.h>'
 echo "every planted arrow was caught"

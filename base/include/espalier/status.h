@@ -1,4 +1,5 @@
-/* Status codes and error messages: what every fallible function of Espalier returns. Installed beside espalier.h.
+/* Status codes and error messages: what every fallible function of Espalier returns. Installed, and included by
+ * espalier.h and admin.h.
  *
  * A function that can fail returns an enum esp_code by value (ESP_OK is 0) and takes, last, an optional pointer to a
  * caller-allocated struct esp_status for the sentence. Outputs are untouched on failure. Nothing here allocates; all

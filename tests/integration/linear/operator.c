@@ -5,6 +5,8 @@
  *
  * OPERATIONS as in `freeze enc; tie mid.w enc.w transposed`. COMMIT is 0 where nothing changed. All are such that the
  * server has no reason to refuse one. */
+#include <espalier/admin.h>
+
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>

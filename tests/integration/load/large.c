@@ -5,7 +5,7 @@
  *
  * The server is new, and steps by sgd(lr=1). The tensor needs its size in memory once here, and in the server twice.
  * Prints a line a call. Exit code 0: all was as it must be; otherwise a line on stderr says what was not. */
-#include <espalier/espalier.h>
+#include <espalier/admin.h>
 
 #include <inttypes.h>
 #include <malloc.h>

@@ -11,7 +11,7 @@
 #ifndef LOAD_LOG_H
 #define LOAD_LOG_H
 
-#include <espalier/espalier.h>
+#include <espalier/admin.h>
 
 #include <stdio.h>
 

@@ -6,7 +6,7 @@
  * also pulls everybody's, which only fall, and a leaf that it only sets. The main thread freezes, thaws, describes, and
  * declares again what is there. No pulled tensor may be torn: its elements are always equal.
  * Exit code 0: all of it held; otherwise a line on stderr says what did not. */
-#include <espalier/espalier.h>
+#include <espalier/admin.h>
 
 #include <inttypes.h>
 #include <pthread.h>

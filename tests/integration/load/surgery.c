@@ -11,7 +11,7 @@
  * is the reply: its diff has a line a leaf), the processor time of this program's caller and of the server in it, the
  * lines of the diff, and the longest time that the first and the second worker went without a completed push. Exit code
  * 0: all was as it must be; otherwise a line on stderr says what was not. */
-#include <espalier/espalier.h>
+#include <espalier/admin.h>
 
 #include <inttypes.h>
 #include <malloc.h>

@@ -1,5 +1,5 @@
 /* Clients against servers that are not there, or that are there and do not answer. The servers are bare sockets. */
-#include <espalier/espalier.h>
+#include <espalier/admin.h>
 
 #include <arpa/inet.h>
 #include <pthread.h>

@@ -1,7 +1,7 @@
 /* The Nth allocation fails, for N = 0, 1, 2, ..., in every call of the library, against a real server in a process of
  * its own: each call says so, leaks nothing, and does its work when it is called again. What gRPC allocates is
  * gRPC's. */
-#include <espalier/espalier.h>
+#include <espalier/admin.h>
 
 #include <fcntl.h>
 #include <poll.h>
