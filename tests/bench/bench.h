@@ -10,12 +10,19 @@
 
 /* ---- the commands of espbench ---- */
 
+#define WORKERS_MAX 64
+#define ADDRESS_MAX 256
+
+/* What a command does not use is 0. */
 struct bench_options {
-  const char *server; /* of a child */
-  uint64_t number;    /* of a worker */
-  uint64_t seconds;   /* about how long the whole takes */
-  bool json;
+  const char *server;    /* of a child: the address */
+  const char *optimizer; /* an expression */
   const char *espalierd; /* the program */
+  uint64_t rounds;       /* of phases that take turns */
+  uint64_t seconds;      /* about how long the whole takes */
+  uint64_t workers;
+  bool limits; /* measure what the machine allows, in the same rounds */
+  bool json;
 };
 int bench_admin(const struct bench_options *options);
 int bench_worker(const struct bench_options *options);
@@ -50,6 +57,36 @@ void samples_add_all(struct samples *samples, const struct samples *others);
 uint64_t samples_percentile(struct samples *samples, double percent);
 void samples_done(struct samples *samples);
 
+/* ---- the report ---- */
+
+enum better { MORE_IS_BETTER, LESS_IS_BETTER };
+
+/* What is measured. Lives as long as the report. */
+struct figure {
+  const char *name; /* in JSON */
+  const char *text; /* for people: at most 50 characters */
+  const char *unit; /* "": none */
+  enum better better;
+};
+
+/* What a run found, in the order in which it was first told. Zeroed: nothing. */
+struct report {
+  struct result *results; /* owned */
+  size_t len;
+  size_t capacity;
+};
+/* Begins with the benchmark's name and what figures depend on: congestion control, cores, load before the run. */
+void report_begin(struct report *report, const char *benchmark);
+/* A word instead of a number, copied. */
+void report_word(struct report *report, const struct figure *figure, const char *word);
+/* The figure of one more round; or the only one, of all rounds together. */
+void report_add(struct report *report, const struct figure *figure, double value);
+/* What the figure is held against, likewise. The figure must have been added. */
+void report_limit(struct report *report, const struct figure *figure, double limit);
+/* Medians of the rounds, as a table or (json) an object a line; frees the report. docs/performance.md tells the keys.
+ */
+void report_print(struct report *report, bool json);
+
 /* ---- processes ---- */
 
 /* A child: this program again, or a server. */
@@ -67,6 +104,13 @@ void process_answer(struct process *process, char *line, size_t size);
 void process_end(struct process *process, int signal_number);
 /* SIGKILL to those that have not ended. */
 void process_kill_all(void);
+
+/* Starts the server with the options that all benchmarks have. ret_address takes where it listens. */
+void server_start(const struct bench_options *options, const char *optimizer, struct process *ret,
+                  char ret_address[ADDRESS_MAX]);
+/* Starts this program again with a command of its own, for a server at the address (NULL: it needs none), and returns
+ * once it has said "ready". */
+void child_start(const char *command, const char *address, struct process *ret);
 
 /* ---- the workload: the trainable tensors of ResNet-50 ---- */
 

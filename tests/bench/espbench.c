@@ -1,10 +1,10 @@
 /* espbench: measures an Espalier server that it starts itself, on this machine. docs/performance.md tells what the
  * figures are.
  *
- *   espbench admin [--seconds N] [--json] [--espalierd PATH]
+ *   espbench COMMAND [--rounds N] [--seconds N] [--limits] [--json] [--workers N] [--optimizer EXPR] [--espalierd PATH]
  *
- * Exit code 0: it was measured, and all values are right; 1: something failed, and a line on stderr says what; 2: a bad
- * command line. */
+ * Each command takes those of the options that mean something to it. Exit code 0: it was measured, and all values are
+ * right; 1: something failed, and a line on stderr says what; 2: a bad command line. */
 #include <getopt.h>
 #include <malloc.h>
 #include <stdarg.h>
@@ -13,16 +13,32 @@
 
 #include "tests/bench/bench.h"
 
+#define OPTIMIZER "sgd(lr=0.001)" /* if not told otherwise */
+
 enum { EXIT_USAGE = 2 };
+
+/* The options of all commands. */
+static const struct option all_options[] = {{"server", required_argument, NULL, 'a'},
+                                            {"rounds", required_argument, NULL, 'r'},
+                                            {"seconds", required_argument, NULL, 's'},
+                                            {"limits", no_argument, NULL, 'l'},
+                                            {"json", no_argument, NULL, 'j'},
+                                            {"workers", required_argument, NULL, 'w'},
+                                            {"optimizer", required_argument, NULL, 'o'},
+                                            {"espalierd", required_argument, NULL, 'e'},
+                                            {0}};
 
 static const struct command {
   const char *name;
   int (*run)(const struct bench_options *options);
-  const char *help; /* NULL: for espbench itself */
+  const char *takes; /* the letters of its options */
+  const char *help;  /* NULL: for espbench itself */
+  uint64_t rounds;   /* if not told otherwise, as is the next */
+  uint64_t seconds;
 } commands[] = {
-    {"admin", bench_admin, "how long freezes and thaws take under full load"},
-    {"worker", bench_worker, NULL},
-    {"operator", bench_operator, NULL},
+    {"admin", bench_admin, "rsje", "how long freezes and thaws take under full load", 4, 60},
+    {"worker", bench_worker, "a", NULL, 0, 0},
+    {"operator", bench_operator, "a", NULL, 0, 0},
 };
 #define COMMANDS_LEN (sizeof(commands) / sizeof(commands[0]))
 
@@ -52,43 +68,72 @@ esp_client *bench_open(const char *server) {
 }
 
 static _Noreturn void usage(void) {
-  fprintf(stderr, "usage: espbench COMMAND [--seconds N] [--json] [--espalierd PATH]\n");
-  for (size_t i = 0; i < COMMANDS_LEN; i++) {
-    if (commands[i].help != NULL)
-      fprintf(stderr, "  %-8s %s\n", commands[i].name, commands[i].help);
+  fprintf(stderr, "usage: espbench COMMAND [OPTIONS]\n");
+  for (const struct command *command = commands; command < commands + COMMANDS_LEN; command++) {
+    if (command->help == NULL)
+      continue;
+    fprintf(stderr, "  %-8s %s\n          ", command->name, command->help);
+    for (const struct option *option = all_options; option->name != NULL; option++) {
+      if (strchr(command->takes, option->val) != NULL)
+        fprintf(stderr, " --%s%s", option->name, option->has_arg == required_argument ? "=..." : "");
+    }
+    fprintf(stderr, "\n");
   }
   exit(EXIT_USAGE);
 }
 
-static uint64_t number(const char *text) {
+static uint64_t number(const char *text, uint64_t max) {
   char *end;
   unsigned long long value = strtoull(text, &end, 10);
-  if (*text < '0' || *text > '9' || *end != '\0' || value > 86400)
+  if (*text < '0' || *text > '9' || *end != '\0' || value < 1 || value > max)
     usage();
   return value;
 }
 
-static void read_options(int argc, char **argv, struct bench_options *ret) {
-  static const struct option table[] = {{"server", required_argument, NULL, 'a'},
-                                        {"seconds", required_argument, NULL, 's'},
-                                        {"espalierd", required_argument, NULL, 'e'},
-                                        {"json", no_argument, NULL, 'j'},
-                                        {0}};
-  int which;
-  while ((which = getopt_long(argc, argv, "", table, NULL)) != -1) {
-    if (which == 'a')
-      ret->server = optarg;
-    else if (which == 's')
-      ret->seconds = number(optarg);
-    else if (which == 'e')
-      ret->espalierd = optarg;
-    else if (which == 'j')
-      ret->json = true;
-    else
-      usage();
-  }
-  if (optind < argc || ret->seconds == 0)
+static void take_option(struct bench_options *ret, int which) {
+  switch (which) {
+  case 'a':
+    ret->server = optarg;
+    break;
+  case 'r':
+    ret->rounds = number(optarg, 1000);
+    break;
+  case 's':
+    ret->seconds = number(optarg, 86400);
+    break;
+  case 'l':
+    ret->limits = true;
+    break;
+  case 'j':
+    ret->json = true;
+    break;
+  case 'w':
+    ret->workers = number(optarg, WORKERS_MAX);
+    break;
+  case 'o':
+    ret->optimizer = optarg;
+    break;
+  case 'e':
+    ret->espalierd = optarg;
+    break;
+  default:
     usage();
+  }
+}
+
+static struct bench_options read_options(const struct command *command, int argc, char **argv) {
+  struct bench_options options = {.rounds = command->rounds, .seconds = command->seconds};
+  options.workers = strchr(command->takes, 'w') != NULL;
+  options.optimizer = strchr(command->takes, 'o') != NULL ? OPTIMIZER : NULL;
+  options.espalierd = strchr(command->takes, 'e') != NULL ? ESPALIERD : NULL;
+  for (int which; (which = getopt_long(argc, argv, "", all_options, NULL)) != -1;) {
+    if (strchr(command->takes, which) == NULL)
+      usage();
+    take_option(&options, which);
+  }
+  if (optind < argc)
+    usage();
+  return options;
 }
 
 int main(int argc, char **argv) {
@@ -96,10 +141,9 @@ int main(int argc, char **argv) {
   mallopt(M_MMAP_THRESHOLD, 32 << 20);
   mallopt(M_TRIM_THRESHOLD, 1 << 30);
   mallopt(M_TOP_PAD, 64 << 20);
-  struct bench_options options = {.seconds = 60, .espalierd = ESPALIERD};
   for (size_t i = 0; i < COMMANDS_LEN && argc > 1; i++) {
     if (strcmp(argv[1], commands[i].name) == 0) {
-      read_options(argc - 1, argv + 1, &options);
+      struct bench_options options = read_options(&commands[i], argc - 1, argv + 1);
       return commands[i].run(&options);
     }
   }

@@ -11,7 +11,7 @@
 
 #include "tests/bench/bench.h"
 
-#define CHILDREN_MAX 16
+#define CHILDREN_MAX (3 * WORKERS_MAX + 16)
 
 extern char **environ;
 

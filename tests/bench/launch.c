@@ -1,0 +1,33 @@
+/* How a server and children are started: the same way for every benchmark, so that figures are of one server. */
+#include <string.h>
+#include <unistd.h>
+
+#include "tests/bench/bench.h"
+
+#define LINE_BYTES 1024
+
+void server_start(const struct bench_options *options, const char *optimizer, struct process *ret,
+                  char ret_address[ADDRESS_MAX]) {
+  char group[512], line[LINE_BYTES];
+  if ((size_t)snprintf(group, sizeof(group), "--group=default=%s", optimizer) >= sizeof(group))
+    bench_die("the optimizer's expression is longer than %zu", sizeof(group));
+  const char *argv[] = {options->espalierd, "--listen=127.0.0.1:0", "--log-level=warn", group, NULL};
+  process_start(ret, argv);
+  process_answer(ret, line, sizeof(line));
+  if (sscanf(line, "espalierd %*s ready on %255s", ret_address) != 1)
+    bench_die("the server says %s", line);
+}
+
+void child_start(const char *command, const char *address, struct process *ret) {
+  char self[4096], server[ADDRESS_MAX + 16], line[LINE_BYTES];
+  ssize_t len = readlink("/proc/self/exe", self, sizeof(self) - 1);
+  if (len <= 0)
+    bench_die("this program does not find itself");
+  self[len] = '\0';
+  snprintf(server, sizeof(server), "--server=%s", address == NULL ? "" : address);
+  const char *argv[] = {self, command, address == NULL ? NULL : server, NULL};
+  process_start(ret, argv);
+  process_answer(ret, line, sizeof(line));
+  if (strcmp(line, "ready") != 0)
+    bench_die("%s says %s", command, line);
+}
