@@ -6,6 +6,15 @@
 
 #include "fixture.h"
 
+static const double one[2] = {1, 1}; /* a gradient */
+
+static inline struct outcome push_ok(struct fixture *fixture, uint64_t leaf) {
+  struct outcome outcome;
+  if (push_one(fixture, leaf, one, sizeof(one), &outcome) != ESP_OK)
+    fail_msg("%s", outcome.st.message);
+  return outcome;
+}
+
 /* ---- waiting ---- */
 
 struct signal {

@@ -74,6 +74,24 @@ static void note_set(struct notes *notes, const char *name, const char *text) {
   snprintf(note->text, sizeof note->text, "%s", text);
 }
 
+/* Those of a node and what is below it follow its rename. */
+static void notes_move(struct notes *notes, const char *from, const char *to) {
+  struct notes *moved = calloc(1, sizeof *moved);
+  for (size_t i = notes->len; i > 0; i--) {
+    struct model_note note = notes->notes[i - 1];
+    if (naive_within(note.name, from)) {
+      char name[2 * TEXT];
+      snprintf(name, sizeof name, "%s%s", to, note.name + strlen(from));
+      note_set(moved, name, note.text);
+      note_set(notes, note.name, NULL);
+    }
+  }
+  for (size_t i = 0; i < moved->len; i++) {
+    note_set(notes, moved->notes[i].name, moved->notes[i].text);
+  }
+  free(moved);
+}
+
 static struct model_leaf *model_leaf(struct model *model, uint64_t id) {
   for (size_t i = 0; i < model->leaves_len; i++) {
     if (model->leaves[i].id == id) {
@@ -91,6 +109,15 @@ static struct model_param *model_param(struct model *model, uint64_t id) {
   }
   fail();
   return NULL;
+}
+
+static struct esp_shape transposed(struct esp_shape shape) {
+  return (struct esp_shape){.dims = {shape.dims[1], shape.dims[0]}, .rank = 2};
+}
+
+static struct esp_shape leaf_shape(struct model *model, const struct model_leaf *leaf) {
+  struct esp_shape shape = model_param(model, leaf->param)->shape;
+  return leaf->view == ESP_VIEW_TRANSPOSE ? transposed(shape) : shape;
 }
 
 /* What the longest assignment says that encloses the path; strictly: but for the path's own. */

@@ -70,15 +70,6 @@ static struct esp_shape random_shape(struct run *run) {
   return shapes[run->is_uniform ? 2 : draw(run, 4)];
 }
 
-static struct esp_shape transposed(struct esp_shape shape) {
-  return (struct esp_shape){.dims = {shape.dims[1], shape.dims[0]}, .rank = 2};
-}
-
-static struct esp_shape leaf_shape(struct model *model, const struct model_leaf *leaf) {
-  struct esp_shape shape = model_param(model, leaf->param)->shape;
-  return leaf->view == ESP_VIEW_TRANSPOSE ? transposed(shape) : shape;
-}
-
 /* ---- operations: done to the edit and to the model; whether they are to succeed ---- */
 
 typedef enum esp_code (*operation)(struct run *run, bool *ret_expected);
@@ -311,23 +302,6 @@ static enum esp_code op_remove(struct run *run, bool *ret_expected) {
   groups_keep(model);
   esp_selection_done(&sel);
   return code;
-}
-
-static void notes_move(struct notes *notes, const char *from, const char *to) {
-  struct notes *moved = calloc(1, sizeof *moved);
-  for (size_t i = notes->len; i > 0; i--) {
-    struct model_note note = notes->notes[i - 1];
-    if (naive_within(note.name, from)) {
-      char name[2 * TEXT];
-      snprintf(name, sizeof name, "%s%s", to, note.name + strlen(from));
-      note_set(moved, name, note.text);
-      note_set(notes, note.name, NULL);
-    }
-  }
-  for (size_t i = 0; i < moved->len; i++) {
-    note_set(notes, moved->notes[i].name, moved->notes[i].text);
-  }
-  free(moved);
 }
 
 static enum esp_code op_rename(struct run *run, bool *ret_expected) {
