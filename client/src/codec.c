@@ -24,11 +24,6 @@ char *esp_pb_text(const char *text) {
   return (char *)(text == NULL ? "" : text);
 }
 
-bool esp_pb_copy_text(struct esp_arena *arena, const char *text, const char **ret) {
-  *ret = text[0] == 0 ? "" : esp_arena_strndup(arena, text, strlen(text));
-  return *ret != NULL;
-}
-
 enum esp_code esp_buf_reserve(struct esp_buf *buf, size_t len, struct esp_status *st) {
   if (!esp_grow((void **)&buf->data, &buf->capacity, buf->len + len, 1))
     return esp_fail(st, ESP_RESOURCE_EXHAUSTED, "out of memory for a message of %zu bytes", buf->len + len);

@@ -1,5 +1,4 @@
-/* Messages as bytes, to and from plain structs: all that the client knows of protobuf-c is in codec.c, codec_declare.c,
- * codec_admin.c, codec_operations.c, codec_history.c, codec_timers.c and codec_explain.c (with codec_pb.h).
+/* Messages as bytes, to and from plain structs: all that the client knows of protobuf-c is in codec*.c.
  *
  * Encoders append to a buffer; RESOURCE_EXHAUSTED without memory. Decoders take one whole message, chunks excepted, and
  * fail with INTERNAL where the bytes are not what the server should send. No threads, no I/O. */

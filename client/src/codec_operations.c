@@ -1,7 +1,6 @@
 /* An Apply as bytes: its operations, each as the message of its kind. As codec.c, whose helpers it uses. */
 #include "base/alloc.h"
 #include "client/src/codec_pb.h"
-#include "espalier/v1/admin.pb-c.h"
 
 typedef Espalier__V1__Operation__Adjust__HyperparametersEntry entry;
 

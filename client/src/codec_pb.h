@@ -7,7 +7,7 @@
 
 #include "base/arena.h"
 #include "client/src/codec.h"
-#include "espalier/v1/types.pb-c.h"
+#include "espalier/v1/admin.pb-c.h"
 
 /* protobuf-c takes strings as char *, and never writes to them; NULL is the empty one. */
 char *esp_pb_text(const char *text);
@@ -22,10 +22,36 @@ enum esp_code esp_pb_pack(struct esp_buf *buf, const ProtobufCMessage *message, 
 enum esp_code esp_pb_unpack(struct esp_in in, uint32_t chunks_field, const ProtobufCMessageDescriptor *descriptor,
                             struct esp_arena *arena, void *ret_message, struct esp_status *st) ESP_WARN_UNUSED;
 
-#define ESP_RESULT_BYTES_MAX                                                                                           \
-  ((size_t)1 << 30) /* of the strings of one answer: a million leaves have some hundred each */
-/* Copies a string of an answer into its result's arena; *ret is "" for an empty one. False without memory. */
-bool esp_pb_copy_text(struct esp_arena *arena, const char *text, const char **ret);
+/* ---- an answer in pages (codec_answer.c) ---- */
+
+/* What a result needs beside itself. The result that the caller gets lies right behind it, in the same block. */
+struct esp_answer {
+  struct esp_arena arena; /* the strings */
+  struct {
+    void *items; /* owned; moves while it grows */
+    size_t len;
+    size_t capacity;
+  } lists[2];
+};
+struct esp_answer_kind {
+  const ProtobufCMessageDescriptor *page;
+  size_t result_bytes;
+  /* Adds a page to the result. RESOURCE_EXHAUSTED without memory, which is said for it. */
+  enum esp_code (*add_page)(struct esp_answer *answer, void *result, const void *page, struct esp_status *st);
+  const char *name; /* of the result: `out of memory for` it */
+};
+/* Unpacks a page and adds it to *result, a pointer of the result's own type; a NULL one is made first. */
+enum esp_code esp_answer_add_page(const struct esp_answer_kind *kind, struct esp_in in, void *result,
+                                  struct esp_status *st) ESP_WARN_UNUSED;
+void esp_answer_free(void *result); /* NULL is fine */
+/* One more item of a list, zeroed. NULL without memory. */
+void *esp_answer_add(struct esp_answer *answer, size_t list, size_t item_bytes);
+/* A string of an answer; *ret is "" for an empty one. False without memory. */
+bool esp_answer_copy_text(struct esp_answer *answer, const char *text, const char **ret);
+/* One more change. */
+bool esp_answer_add_change(struct esp_answer *answer, size_t list, const Espalier__V1__Change *from);
+
+/* ---- first values ---- */
 
 /* A first value, and a leaf with one, as the wire has them. They point into themselves and into what they are made of.
  */

@@ -88,9 +88,27 @@ static enum esp_code decode_timers(struct esp_in in, struct esp_status *st) {
   return code;
 }
 
+static enum esp_code decode_history(struct esp_in in, struct esp_status *st) {
+  struct esp_history *history = NULL;
+  enum esp_code code = esp_decode_history(in, &history, st);
+  if (code == ESP_OK)
+    code = esp_decode_history(in, &history, st);
+  esp_history_free(history);
+  return code;
+}
+
+static enum esp_code decode_explain(struct esp_in in, struct esp_status *st) {
+  struct esp_explanation *explanation = NULL;
+  enum esp_code code = esp_decode_explain(in, &explanation, st);
+  if (code == ESP_OK)
+    code = esp_decode_explain(in, &explanation, st);
+  esp_explanation_free(explanation);
+  return code;
+}
+
 static enum esp_code (*const decoders[])(struct esp_in in, struct esp_status *st) = {
-    decode_join,  decode_heartbeat, decode_event,       decode_stream,  decode_declare, decode_stage,
-    decode_apply, decode_describe,  decode_server_info, decode_workers, decode_timers,
+    decode_join,     decode_heartbeat,   decode_event,   decode_stream, decode_declare, decode_stage,   decode_apply,
+    decode_describe, decode_server_info, decode_workers, decode_timers, decode_history, decode_explain,
 };
 
 /* The first byte is the reply's type, the next two where the rest is cut. */
