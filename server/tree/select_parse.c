@@ -319,7 +319,7 @@ static enum esp_code parse_qualified(struct parser *parser, struct esp_sel_term 
   }
   term->comparison = comparisons[parser->next.kind];
   enum esp_code code = advance(parser);
-  struct token value;
+  struct token value = {0};
   code = code == ESP_OK ? take_word(parser, qualifier->number ? "a number" : "a name or pattern", &value) : code;
   if (code != ESP_OK) {
     return code;
@@ -332,7 +332,7 @@ static enum esp_code parse_qualified(struct parser *parser, struct esp_sel_term 
 /* "@" is next. */
 static enum esp_code parse_named(struct parser *parser, struct esp_sel_term *term) {
   const struct esp_sel_source *source = &parser->program->source;
-  struct token value;
+  struct token value = {0};
   enum esp_code code = advance(parser);
   code = code == ESP_OK ? take_word(parser, "the name of a selection", &value) : code;
   if (code != ESP_OK) {
@@ -389,7 +389,7 @@ static enum esp_code parse_children(struct parser *parser, struct esp_sel_term *
       return esp_sel_fail(&parser->program->source, parser->next.at, parser->st,
                           "left of \">\" is a path, a pattern, name: or tag:, whose nodes have children");
     }
-    struct token child;
+    struct token child = {0};
     code = advance(parser);
     code = code == ESP_OK ? take_word(parser, "a path or pattern", &child) : code;
     if (code == ESP_OK && parser->next.kind == TOKEN_COLON) {

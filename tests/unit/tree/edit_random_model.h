@@ -69,9 +69,9 @@ static void note_set(struct notes *notes, const char *name, const char *text) {
   if (!note) {
     assert_true(notes->len < NOTES);
     note = &notes->notes[notes->len++];
-    snprintf(note->name, sizeof note->name, "%s", name);
+    assert_true(snprintf(note->name, sizeof note->name, "%s", name) < TEXT);
   }
-  snprintf(note->text, sizeof note->text, "%s", text);
+  assert_true(snprintf(note->text, sizeof note->text, "%s", text) < TEXT);
 }
 
 /* Those of a node and what is below it follow its rename. */
