@@ -141,6 +141,18 @@ static inline enum esp_code answer(struct esp_status *st) {
   return fake.code == ESP_OK ? ESP_OK : esp_fail(st, fake.code, "%s", fake.message);
 }
 
+/* Answers with a copy of this, for the caller to free; ret is a pointer to a pointer to its type. */
+static inline enum esp_code answer_copy(const void *from, size_t size, void *ret, struct esp_status *st) {
+  if (fake.code != ESP_OK)
+    return answer(st);
+  void *copy = esp_malloc(size);
+  if (copy == NULL)
+    return esp_fail(st, ESP_RESOURCE_EXHAUSTED, "no memory");
+  memcpy(copy, from, size);
+  memcpy(ret, &copy, sizeof copy);
+  return ESP_OK;
+}
+
 enum esp_code esp_client_open(const struct esp_client_options *options, esp_client **ret, struct esp_status *st) {
   struct esp_client *client = esp_calloc(1, sizeof *client);
   if (client == NULL)
@@ -206,24 +218,18 @@ enum esp_code esp_describe(esp_client *client, const char *selection, bool with_
   assert_non_null(client);
   snprintf(fake.selection, sizeof fake.selection, "%s", selection != NULL ? selection : "(all)");
   fake.describes++;
-  if (fake.code != ESP_OK)
-    return answer(st);
-  struct esp_description *description = esp_calloc(1, sizeof *description);
-  if (description == NULL)
-    return esp_fail(st, ESP_RESOURCE_EXHAUSTED, "no memory");
-  *description = (struct esp_description){.epoch = 4,
-                                          .commit = 1203,
-                                          .lineage = 0xabc,
-                                          .leaves_len = 4,
-                                          .leaves = leaves,
-                                          .groups_len = 2,
-                                          .groups = groups};
+  struct esp_description description = {.epoch = 4,
+                                        .commit = 1203,
+                                        .lineage = 0xabc,
+                                        .leaves_len = 4,
+                                        .leaves = leaves,
+                                        .groups_len = 2,
+                                        .groups = groups};
   if (with_digest)
-    memcpy(description->digest, digest, sizeof digest);
+    memcpy(description.digest, digest, sizeof digest);
   if (selection != NULL && strcmp(selection, "none") == 0)
-    description->leaves_len = 0;
-  *ret = description;
-  return ESP_OK;
+    description.leaves_len = 0;
+  return answer_copy(&description, sizeof description, ret, st);
 }
 
 void esp_description_free(struct esp_description *description) {
@@ -232,16 +238,10 @@ void esp_description_free(struct esp_description *description) {
 
 enum esp_code esp_workers_list(esp_client *client, struct esp_workers **ret, struct esp_status *st) {
   assert_non_null(client);
-  if (fake.code != ESP_OK)
-    return answer(st);
-  if (fake.workers_code != ESP_OK)
+  if (fake.code == ESP_OK && fake.workers_code != ESP_OK)
     return esp_fail(st, fake.workers_code, "no workers");
-  struct esp_workers *list = esp_malloc(sizeof *list);
-  if (list == NULL)
-    return esp_fail(st, ESP_RESOURCE_EXHAUSTED, "no memory");
-  *list = (struct esp_workers){.len = fake.no_workers ? 0 : 2, .workers = workers};
-  *ret = list;
-  return ESP_OK;
+  const struct esp_workers list = {.len = fake.no_workers ? 0 : 2, .workers = workers};
+  return answer_copy(&list, sizeof list, ret, st);
 }
 
 void esp_workers_free(struct esp_workers *list) {
@@ -359,14 +359,10 @@ enum esp_code esp_apply(esp_client *client, const struct esp_op *ops, size_t len
   enum esp_code code = check_apply(&ops[0], options, st);
   if (code != ESP_OK || ret == NULL)
     return code;
-  struct esp_apply_result *made = esp_malloc(sizeof *made);
-  if (made == NULL)
-    return esp_fail(st, ESP_RESOURCE_EXHAUSTED, "no memory");
-  *made = fake.apply;
-  made->dry_run = options->dry_run;
-  made->matched = fake.matches != 0 ? fake.matches : made->matched;
-  *ret = made;
-  return ESP_OK;
+  struct esp_apply_result result = fake.apply;
+  result.dry_run = options->dry_run;
+  result.matched = fake.matches != 0 ? fake.matches : result.matched;
+  return answer_copy(&result, sizeof result, ret, st);
 }
 
 void esp_apply_result_free(struct esp_apply_result *result) {
@@ -378,14 +374,7 @@ enum esp_code esp_history_list(esp_client *client, uint64_t since_epoch, uint64_
   assert_non_null(client);
   fake.since_epoch = since_epoch;
   fake.limit = limit;
-  if (fake.code != ESP_OK)
-    return answer(st);
-  struct esp_history *made = esp_malloc(sizeof *made);
-  if (made == NULL)
-    return esp_fail(st, ESP_RESOURCE_EXHAUSTED, "no memory");
-  *made = fake.history;
-  *ret = made;
-  return ESP_OK;
+  return answer_copy(&fake.history, sizeof fake.history, ret, st);
 }
 
 void esp_history_free(struct esp_history *history) {
@@ -394,14 +383,7 @@ void esp_history_free(struct esp_history *history) {
 
 enum esp_code esp_timers_list(esp_client *client, struct esp_timers **ret, struct esp_status *st) {
   assert_non_null(client);
-  if (fake.code != ESP_OK)
-    return answer(st);
-  struct esp_timers *made = esp_malloc(sizeof *made);
-  if (made == NULL)
-    return esp_fail(st, ESP_RESOURCE_EXHAUSTED, "no memory");
-  *made = fake.timers;
-  *ret = made;
-  return ESP_OK;
+  return answer_copy(&fake.timers, sizeof fake.timers, ret, st);
 }
 
 void esp_timers_free(struct esp_timers *timers) {
@@ -414,16 +396,10 @@ enum esp_code esp_explain(esp_client *client, const char *selection, struct esp_
                                                {"steps", "1200", "", 0}};
   static const struct esp_leaf_explanation list[] = {{.leaf = 1, .path = "enc.bias", .facts_len = 2, .facts = facts},
                                                      {.leaf = 2, .path = "enc.w", .facts_len = 1, .facts = facts + 1}};
+  static const struct esp_explanation all = {.epoch = 4, .commit = 9, .lineage = 10, .len = 2, .leaves = list};
   assert_non_null(client);
   snprintf(fake.selection, sizeof fake.selection, "%s", selection);
-  if (fake.code != ESP_OK)
-    return answer(st);
-  struct esp_explanation *made = esp_malloc(sizeof *made);
-  if (made == NULL)
-    return esp_fail(st, ESP_RESOURCE_EXHAUSTED, "no memory");
-  *made = (struct esp_explanation){.epoch = 4, .commit = 9, .lineage = 10, .len = 2, .leaves = list};
-  *ret = made;
-  return ESP_OK;
+  return answer_copy(&all, sizeof all, ret, st);
 }
 
 void esp_explanation_free(struct esp_explanation *explanation) {

@@ -130,6 +130,12 @@ static Espalier__V1__Chunk chunk_of(const char *path) {
   return chunk;
 }
 
+/* A request of any type, whose fields are all as they are when nothing is said: of no bytes. */
+static void make_empty(struct requests *ret) {
+  Espalier__V1__TimersRequest request = ESPALIER__V1__TIMERS_REQUEST__INIT;
+  add(ret, &request.base);
+}
+
 static void make_join(struct requests *ret) {
   Espalier__V1__JoinRequest request = ESPALIER__V1__JOIN_REQUEST__INIT;
   request.worker = (char *)"w";
@@ -202,11 +208,6 @@ static void make_pull(struct requests *ret) {
   add(ret, &request.base);
 }
 
-static void make_watch(struct requests *ret) {
-  Espalier__V1__WatchRequest request = ESPALIER__V1__WATCH_REQUEST__INIT;
-  add(ret, &request.base);
-}
-
 static void make_stage(struct requests *ret) {
   Espalier__V1__StageHeader header = ESPALIER__V1__STAGE_HEADER__INIT;
   Espalier__V1__Chunk chunk = chunk_of("net.a"), *chunks = &chunk;
@@ -251,21 +252,6 @@ static void make_explain(struct requests *ret) {
   add(ret, &request.base);
 }
 
-static void make_server_info(struct requests *ret) {
-  Espalier__V1__ServerInfoRequest request = ESPALIER__V1__SERVER_INFO_REQUEST__INIT;
-  add(ret, &request.base);
-}
-
-static void make_workers(struct requests *ret) {
-  Espalier__V1__WorkersRequest request = ESPALIER__V1__WORKERS_REQUEST__INIT;
-  add(ret, &request.base);
-}
-
-static void make_timers(struct requests *ret) {
-  Espalier__V1__TimersRequest request = ESPALIER__V1__TIMERS_REQUEST__INIT;
-  add(ret, &request.base);
-}
-
 static void make_health(struct requests *ret) {
   Grpc__Health__V1__HealthCheckRequest request = GRPC__HEALTH__V1__HEALTH_CHECK_REQUEST__INIT;
   request.service = (char *)"espalier.v1.Admin";
@@ -289,14 +275,15 @@ static const struct call {
     {WORKER "Push", make_push},
     {WORKER "PushPull", make_push_pull},
     {WORKER "Pull", make_pull},
-    {WORKER "Watch", make_watch},
+    {WORKER "Watch", make_empty},
     {WORKER "Stage", make_stage},
     {ADMIN "Apply", make_apply},
     {ADMIN "Describe", make_describe},
     {ADMIN "Explain", make_explain},
-    {ADMIN "ServerInfo", make_server_info},
-    {ADMIN "Workers", make_workers},
-    {ADMIN "Timers", make_timers},
+    {ADMIN "ServerInfo", make_empty},
+    {ADMIN "Workers", make_empty},
+    {ADMIN "Timers", make_empty},
+    {ADMIN "History", make_empty},
     {"/grpc.health.v1.Health/Check", make_health},
     {"/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", make_reflection},
 };
