@@ -22,7 +22,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
 
 #define LAYERS 1000 /* the leaves of each half are spread over so many nodes */
 #define ELEMENTS 16
@@ -39,15 +38,18 @@ struct worker {
   bool by_handles;
   esp_client *client;
   esp_leaf_id leaves[PUSHED];
-  _Atomic uint64_t pushes;   /* that have completed */
-  _Atomic uint64_t last_ns;  /* when the last one completed */
-  _Atomic uint64_t gap_ns;   /* the longest since it was last set to 0 */
-  _Atomic uint64_t epoch;    /* of the last one */
-  _Atomic uint64_t epoch_ns; /* when that epoch was met first */
+  uint64_t last_ns;  /* when the last push completed; its thread's own */
+  uint64_t pushes;   /* that have completed; this and what follows under the lock */
+  uint64_t wanted;   /* of them, that somebody waits for */
+  uint64_t gap_ns;   /* the longest between two since it was last set to 0 */
+  uint64_t epoch;    /* of the last one */
+  uint64_t epoch_ns; /* when that epoch was met first */
 };
 
 static esp_client *client;
 static struct worker workers[WORKERS];
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t met = PTHREAD_COND_INITIALIZER; /* a worker has as many pushes as are wanted, or a new epoch */
 static atomic_bool stopping;
 static int server_pid;
 static uint64_t count;
@@ -87,13 +89,16 @@ static esp_client *open_client(const char *address) {
 
 static void note_push(struct worker *worker, uint64_t epoch) {
   uint64_t now_ns = clock_ns(CLOCK_MONOTONIC), gap_ns = now_ns - worker->last_ns;
+  worker->last_ns = now_ns;
+  pthread_mutex_lock(&lock);
   if (gap_ns > worker->gap_ns)
     worker->gap_ns = gap_ns;
+  if (++worker->pushes == worker->wanted || epoch != worker->epoch)
+    pthread_cond_signal(&met);
   if (epoch != worker->epoch)
     worker->epoch_ns = now_ns;
   worker->epoch = epoch;
-  worker->last_ns = now_ns;
-  worker->pushes++;
+  pthread_mutex_unlock(&lock);
 }
 
 static enum esp_code push_once(struct worker *worker, const struct esp_gradient *gradients,
@@ -128,15 +133,27 @@ static void *push(void *data) {
 
 /* Until each worker has completed one push that began after this call did. */
 static void let_push(uint64_t pushes) {
+  pthread_mutex_lock(&lock);
   for (size_t i = 0; i < WORKERS; i++) {
-    uint64_t wanted = workers[i].pushes + pushes + 1;
-    while (workers[i].pushes < wanted)
-      usleep(100);
+    workers[i].wanted = workers[i].pushes + pushes + 1;
+    while (workers[i].pushes < workers[i].wanted)
+      pthread_cond_wait(&met, &lock);
   }
+  pthread_mutex_unlock(&lock);
+}
+
+static void reset_gaps(void) {
+  pthread_mutex_lock(&lock);
+  for (size_t i = 0; i < WORKERS; i++)
+    workers[i].gap_ns = 0;
+  pthread_mutex_unlock(&lock);
 }
 
 static double gap_ms(size_t worker) {
-  return (double)workers[worker].gap_ns / 1e6;
+  pthread_mutex_lock(&lock);
+  uint64_t gap_ns = workers[worker].gap_ns;
+  pthread_mutex_unlock(&lock);
+  return (double)gap_ns / 1e6;
 }
 
 /* ---- declaring ---- */
@@ -192,11 +209,13 @@ static uint64_t server_cpu_ns(void) {
 /* When every worker had a push that met this epoch. */
 static uint64_t met_ns(uint64_t epoch) {
   uint64_t latest_ns = 0;
+  pthread_mutex_lock(&lock);
   for (size_t i = 0; i < WORKERS; i++) {
     while (workers[i].epoch < epoch)
-      usleep(100);
+      pthread_cond_wait(&met, &lock);
     latest_ns = workers[i].epoch_ns > latest_ns ? workers[i].epoch_ns : latest_ns;
   }
+  pthread_mutex_unlock(&lock);
   return latest_ns;
 }
 
@@ -205,8 +224,7 @@ static uint64_t apply(const char *name, const struct esp_op *ops, size_t len, bo
   struct esp_apply_result *result;
   struct esp_status st;
   let_push(count < SMALL ? BETWEEN_PUSHES / 10 : BETWEEN_PUSHES);
-  for (size_t i = 0; i < WORKERS; i++)
-    workers[i].gap_ns = 0;
+  reset_gaps();
   uint64_t begin_ns = clock_ns(CLOCK_MONOTONIC), cpu_ns = clock_ns(CLOCK_THREAD_CPUTIME_ID),
            server_ns = server_cpu_ns();
   check(esp_apply(client, ops, len, &options, &result, &st), &st, name);
