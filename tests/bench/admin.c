@@ -4,12 +4,12 @@
  * of four phases: the workers alone, the workers and the operator, nobody, the operator alone; in the end all values
  * and counts are checked and the figures printed. Only figures of one run are comparable. */
 #include <inttypes.h>
-#include <signal.h>
 #include <string.h>
 
 #include "tests/bench/bench.h"
 
 #define WORKERS 2
+#define OPTIMIZER "adam(lr=0.001)"
 #define APPLIES 5 /* pushes of each kind to take the time of */
 #define SETUP_S 3 /* about how long everything else takes, beside the phases */
 #define LINE_BYTES 1024
@@ -40,10 +40,8 @@ struct figures {
 
 struct bench {
   const struct bench_options *options;
-  struct process server;
-  struct process workers[WORKERS];
+  struct team team;
   struct process operator;
-  char address[ADDRESS_MAX];
   uint64_t pushes;  /* of all */
   uint64_t applied; /* leaves, of all pushes */
   uint64_t frozen;
@@ -59,28 +57,6 @@ static const struct figure steps_alone = {"steps_s_alone", "steps a second of bo
 
 /* ---- phases ---- */
 
-static void ask_workers(struct bench *bench, uint64_t ms) {
-  for (size_t i = 0; i < WORKERS; i++)
-    process_ask(&bench->workers[i], "steps %" PRIu64, ms);
-}
-
-/* A second, of both together. */
-static double take_steps(struct bench *bench) {
-  char line[LINE_BYTES];
-  double steps_s = 0;
-  for (size_t i = 0; i < WORKERS; i++) {
-    uint64_t ns, steps, applied, frozen;
-    process_answer(&bench->workers[i], line, sizeof(line));
-    if (sscanf(line, "%" SCNu64 " %" SCNu64 " %" SCNu64 " %" SCNu64, &ns, &steps, &applied, &frozen) != 4)
-      bench_die("a worker says %s", line);
-    bench->pushes += steps;
-    bench->applied += applied;
-    bench->frozen += frozen;
-    steps_s += (double)steps * 1e9 / (double)ns;
-  }
-  return steps_s;
-}
-
 static void take_operations(struct bench *bench, uint64_t *ns, uint64_t *ops) {
   char line[LINE_BYTES];
   uint64_t got_ns, got_ops;
@@ -94,23 +70,23 @@ static void take_operations(struct bench *bench, uint64_t *ns, uint64_t *ops) {
 
 static void round_of(struct bench *bench, uint64_t ms) {
   struct figures *figures = &bench->figures;
-  ask_workers(bench, ms * SHARE_ALONE / 100);
-  double alone = take_steps(bench);
-  ask_workers(bench, ms * SHARE_MIXED / 100);
+  struct pace alone = team_run(&bench->team, "step", ms * SHARE_ALONE / 100);
+  team_ask(&bench->team, "step", ms * SHARE_MIXED / 100);
   process_ask(&bench->operator, "mixed %" PRIu64, ms * SHARE_MIXED / 100);
-  double mixed = take_steps(bench);
+  struct pace mixed = team_take(&bench->team);
   take_operations(bench, &figures->mixed_ns, &figures->ops);
-  report_add(&bench->report, &steps_alone, alone);
-  report_add(&bench->report, &steps_mixed, mixed);
-  report_add(&bench->report, &steps_ratio, mixed / alone);
-  uint64_t begin = bench_now_ns(), cpu = bench_cpu_ns(bench->server.pid);
+  bench->pushes += alone.count + mixed.count;
+  report_add(&bench->report, &steps_alone, alone.per_s);
+  report_add(&bench->report, &steps_mixed, mixed.per_s);
+  report_add(&bench->report, &steps_ratio, mixed.per_s / alone.per_s);
+  uint64_t begin = bench_now_ns(), cpu = bench_cpu_ns(bench->team.server.pid);
   bench_wait_until(begin + ms * SHARE_IDLE / 100 * MS_NS);
-  uint64_t now = bench_now_ns(), cpu_now = bench_cpu_ns(bench->server.pid);
+  uint64_t now = bench_now_ns(), cpu_now = bench_cpu_ns(bench->team.server.pid);
   figures->idle_ns += now - begin;
   figures->idle_cpu_ns += cpu_now - cpu;
   process_ask(&bench->operator, "plain %" PRIu64, ms * SHARE_PLAIN / 100);
   take_operations(bench, &figures->plain_ns, &figures->plain_ops);
-  figures->plain_cpu_ns += bench_cpu_ns(bench->server.pid) - cpu_now;
+  figures->plain_cpu_ns += bench_cpu_ns(bench->team.server.pid) - cpu_now;
 }
 
 static void take_apply_time(struct bench *bench) {
@@ -138,15 +114,30 @@ static void take_latencies(struct bench *bench, const char *what, struct latency
 
 /* ---- the check ---- */
 
+/* Of the workers' pushes. */
+static void take_fates(struct bench *bench) {
+  char line[LINE_BYTES];
+  for (size_t i = 0; i < bench->team.len; i++) {
+    uint64_t applied, frozen;
+    process_ask(&bench->team.workers[i], "fates");
+    process_answer(&bench->team.workers[i], line, sizeof(line));
+    if (sscanf(line, "%" SCNu64 " %" SCNu64, &applied, &frozen) != 2)
+      bench_die("a worker says %s", line);
+    bench->applied += applied;
+    bench->frozen += frozen;
+  }
+}
+
 /* All that was answered was done, and nothing else: commits, steps of all leaves, values of all elements. */
 static void check(struct bench *bench) {
   char line[LINE_BYTES];
   struct esp_server_info info;
   struct esp_status st;
   uint64_t steps;
-  process_ask(&bench->workers[0], "check");
-  process_answer(&bench->workers[0], line, sizeof(line));
-  esp_client *client = bench_open(bench->address);
+  take_fates(bench);
+  process_ask(&bench->team.workers[0], "check %s", OPTIMIZER);
+  process_answer(&bench->team.workers[0], line, sizeof(line));
+  esp_client *client = bench_open(bench->team.address);
   bench_check(esp_server_info(client, &info, &st), "info", &st);
   esp_client_close(client);
   if (sscanf(line, "%" SCNu64, &steps) != 1 || steps != bench->applied)
@@ -217,26 +208,25 @@ static void report(struct bench *bench) {
   report_print(&bench->report, bench->options->json);
 }
 
-int bench_admin(const struct bench_options *options) {
-  static struct bench bench;
+int bench_admin(const struct bench_options *given) {
+  static struct bench bench; /* large */
+  struct bench_options options = *given;
   struct latency none;
-  bench.options = options;
+  options.optimizer = OPTIMIZER;
+  options.workers = WORKERS;
+  bench.options = &options;
   report_begin(&bench.report, "admin");
-  server_start(options, "adam(lr=0.001)", &bench.server, bench.address);
-  for (size_t i = 0; i < WORKERS; i++)
-    child_start("worker", bench.address, &bench.workers[i]);
-  child_start("operator", bench.address, &bench.operator);
+  team_start(&bench.team, &options);
+  child_start("operator", bench.team.address, &bench.operator, NULL);
   take_apply_time(&bench);
-  uint64_t seconds = options->seconds > SETUP_S ? options->seconds - SETUP_S : 1;
-  for (uint64_t i = 0; i < options->rounds; i++)
-    round_of(&bench, seconds * 1000 / options->rounds);
+  uint64_t seconds = options.seconds > SETUP_S ? options.seconds - SETUP_S : 1;
+  for (uint64_t i = 0; i < options.rounds; i++)
+    round_of(&bench, seconds * 1000 / options.rounds);
   take_latencies(&bench, "latencies", &bench.figures.op, &bench.figures.check);
   take_latencies(&bench, "plain-latencies", &bench.figures.plain, &none);
   check(&bench);
-  for (size_t i = 0; i < WORKERS; i++)
-    process_end(&bench.workers[i], 0);
   process_end(&bench.operator, 0);
-  process_end(&bench.server, SIGTERM);
+  team_end(&bench.team);
   report(&bench);
   return 0;
 }

@@ -25,6 +25,7 @@ struct bench_options {
   bool json;
 };
 int bench_admin(const struct bench_options *options);
+int bench_step(const struct bench_options *options);
 int bench_worker(const struct bench_options *options);
 int bench_operator(const struct bench_options *options);
 
@@ -108,14 +109,49 @@ void process_kill_all(void);
 /* Starts the server with the options that all benchmarks have. ret_address takes where it listens. */
 void server_start(const struct bench_options *options, const char *optimizer, struct process *ret,
                   char ret_address[ADDRESS_MAX]);
+/* As many threads as a server started here runs kernels with. */
+unsigned server_threads(void);
 /* Starts this program again with a command of its own, for a server at the address (NULL: it needs none), and returns
- * once it has said "ready". */
-void child_start(const char *command, const char *address, struct process *ret);
+ * once it has said "ready". ret_address takes where it listens; NULL: it does not. */
+void child_start(const char *command, const char *address, struct process *ret, char ret_address[ADDRESS_MAX]);
+/* In the child: says so. address: where it listens, or NULL. */
+void child_ready(const char *address);
+
+/* ---- teams ---- */
+
+/* A server and its workers, each a process. */
+struct team {
+  struct process server;
+  struct process workers[WORKERS_MAX];
+  size_t len;        /* workers */
+  int server_signal; /* that ends it; 0: the end of its stdin */
+  char address[ADDRESS_MAX];
+};
+/* What workers did at a time. */
+struct pace {
+  double per_s;    /* passes, of all workers together, each by its own clock */
+  uint64_t count;  /* likewise */
+  uint64_t p50_ns; /* of a pass: of the worker with the longest, as is the next */
+  uint64_t p99_ns;
+};
+/* espalierd with options->optimizer, and options->workers workers. */
+void team_start(struct team *team, const struct bench_options *options);
+/* A limit's, by the names of their commands (limits.h). */
+void team_start_limit(struct team *team, const char *server, const char *worker, size_t len);
+/* All workers for so long; each makes one pass at least. Asking and taking the answer are two, where something else is
+ * to go on meanwhile. */
+struct pace team_run(struct team *team, const char *what, uint64_t ms);
+void team_ask(struct team *team, const char *what, uint64_t ms);
+struct pace team_take(struct team *team);
+void team_end(struct team *team);
+
+/* In a worker: answers a line "WHAT MS" by passes for so long, with NS PASSES P50 P99. all (or NULL) takes their
+ * durations, too. */
+void passes_answer(void (*make)(void *data), void *data, uint64_t ms, struct samples *all);
 
 /* ---- the workload: the trainable tensors of ResNet-50 ---- */
 
 #define LEAVES_MAX 256
-#define LEARNING_RATE 0.001
 
 struct workload {
   struct esp_leaf_spec specs[LEAVES_MAX];
@@ -129,9 +165,33 @@ struct workload {
 /* Reads the list and makes the gradients. weights: with memory for pulls. Lives as long as the process. */
 void workload_init(struct workload *load, bool weights);
 void workload_declare(struct workload *load, esp_client *client);
-/* Ends the process unless each element of each leaf is what so many steps of adam make of it. `steps` has the leaves'
- * counts in path order. */
-void workload_check(struct workload *load, const struct esp_description *description);
+/* Pulls all values and ends the process unless each element of each leaf is, to the last bit, what as many steps as its
+ * leaf has made make of it. Nobody pushes meanwhile. Returns the steps of all leaves together. */
+uint64_t workload_check(struct workload *load, esp_client *client, const char *optimizer);
+/* Of all gradients, and of the largest: for who needs no more than that. */
+size_t workload_bytes(void);
+size_t workload_bytes_largest(void);
+
+/* ---- what an optimizer does ---- */
+
+/* One rule of docs/optimizers.md, read from there and not from the server's source. */
+struct rule {
+  enum { RULE_SGD, RULE_ADAM, RULE_ADAMW } kind;
+  double lr;
+  double momentum; /* of sgd */
+  double beta1;    /* of adam and adamw, as is all that follows */
+  double beta2;
+  double eps;
+  double weight_decay;
+  size_t states; /* arrays, each as large as the value */
+};
+/* Ends the process where an expression is not one of those that can be replayed: sgd(lr, momentum), adam(lr, beta1,
+ * beta2, eps) and adamw(the same, weight_decay). */
+void rule_parse(const char *expression, struct rule *ret);
+/* What becomes of 0 by so many steps with the same gradient. */
+float rule_replay(const struct rule *rule, float gradient, uint64_t steps);
+/* Traffic of a step: one read of the gradient, one read and one write of the value and of each state. */
+double rule_traffic(const struct rule *rule, size_t bytes);
 
 esp_client *bench_open(const char *server);
 

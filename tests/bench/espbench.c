@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "tests/bench/bench.h"
+#include "tests/bench/limits.h"
 
 #define OPTIMIZER "sgd(lr=0.001)" /* if not told otherwise */
 
@@ -37,8 +37,13 @@ static const struct command {
   uint64_t seconds;
 } commands[] = {
     {"admin", bench_admin, "rsje", "how long freezes and thaws take under full load", 4, 60},
+    {"step", bench_step, "rsljwoe", "how fast workers push gradients and pull weights", 12, 120},
     {"worker", bench_worker, "a", NULL, 0, 0},
     {"operator", bench_operator, "a", NULL, 0, 0},
+    {"tcp-server", limits_tcp_server, "", NULL, 0, 0},
+    {"tcp-worker", limits_tcp_worker, "a", NULL, 0, 0},
+    {"grpc-server", limits_grpc_server, "", NULL, 0, 0},
+    {"grpc-worker", limits_grpc_worker, "a", NULL, 0, 0},
 };
 #define COMMANDS_LEN (sizeof(commands) / sizeof(commands[0]))
 

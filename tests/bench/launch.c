@@ -1,4 +1,6 @@
 /* How a server and children are started: the same way for every benchmark, so that figures are of one server. */
+#include <errno.h>
+#include <sched.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -18,8 +20,15 @@ void server_start(const struct bench_options *options, const char *optimizer, st
     bench_die("the server says %s", line);
 }
 
-void child_start(const char *command, const char *address, struct process *ret) {
-  char self[4096], server[ADDRESS_MAX + 16], line[LINE_BYTES];
+unsigned server_threads(void) {
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof(set), &set) != 0)
+    bench_die("the number of cores can't be read: %s", strerror(errno));
+  return (unsigned)CPU_COUNT(&set);
+}
+
+void child_start(const char *command, const char *address, struct process *ret, char ret_address[ADDRESS_MAX]) {
+  char self[4096], server[ADDRESS_MAX + 16], line[LINE_BYTES], unused[ADDRESS_MAX];
   ssize_t len = readlink("/proc/self/exe", self, sizeof(self) - 1);
   if (len <= 0)
     bench_die("this program does not find itself");
@@ -28,6 +37,12 @@ void child_start(const char *command, const char *address, struct process *ret) 
   const char *argv[] = {self, command, address == NULL ? NULL : server, NULL};
   process_start(ret, argv);
   process_answer(ret, line, sizeof(line));
-  if (strcmp(line, "ready") != 0)
+  int words = sscanf(line, "ready %255s", ret_address == NULL ? unused : ret_address);
+  if (ret_address == NULL ? strcmp(line, "ready") != 0 : words != 1)
     bench_die("%s says %s", command, line);
+}
+
+void child_ready(const char *address) {
+  printf("ready%s%s\n", address == NULL ? "" : " ", address == NULL ? "" : address);
+  fflush(stdout);
 }

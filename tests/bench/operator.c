@@ -183,8 +183,7 @@ int bench_operator(const struct bench_options *options) {
   for (unsigned i = 0; i < THREADS; i++)
     threads[i] =
         (struct turns){.number = i, .admin = bench_open(options->server), .health = bench_open(options->server)};
-  printf("ready\n");
-  fflush(stdout);
+  child_ready(NULL);
   while (fgets(line, sizeof(line), stdin) != NULL) {
     answer(threads, stranger, line);
     fflush(stdout);

@@ -1,59 +1,91 @@
-/* A worker: steps at full speed when it is asked to, each a push of all gradients and a pull of all weights.
+/* A worker: passes at full speed when it is asked to.
  *
- *   steps MS     ->  NS STEPS APPLIED FROZEN       for so long; leaves that were stepped, and that were frozen
- *   check        ->  STEPS                         all values, and the steps of all leaves together */
+ *   step MS, push MS, pull MS  ->  NS PASSES P50 P99    a step is a push of all gradients and a pull of all weights
+ *   fates                      ->  APPLIED FROZEN       leaves of all pushes that were stepped, and that were frozen
+ *   latencies                  ->  P50 P99 MAX          of all steps so far
+ *   check OPTIMIZER            ->  STEPS                all values, and the steps of all leaves together */
 #include <inttypes.h>
 #include <string.h>
 
 #include "tests/bench/bench.h"
 
-static struct workload load; /* large */
+struct work {
+  struct workload load;
+  esp_client *client;
+  uint64_t applied;
+  uint64_t frozen;
+  struct samples steps;
+};
 
-static void steps(esp_client *client, uint64_t ms) {
+static void count_push(struct work *work, const struct esp_push_result *result) {
+  work->applied += result->applied;
+  work->frozen += result->frozen;
+}
+
+static void count_pull(const struct work *work, const struct esp_pull_result *result) {
+  if (result->sent != work->load.len)
+    bench_die("%" PRIu64 " leaves were pulled of %zu", result->sent, work->load.len);
+}
+
+static void step(void *data) {
+  struct work *work = data;
+  const struct workload *load = &work->load;
   struct esp_push_result pushed;
   struct esp_pull_result pulled;
   struct esp_status st;
-  uint64_t begin = bench_now_ns(), now = begin, count = 0, applied = 0, frozen = 0;
-  for (; now - begin < ms * MS_NS; now = bench_now_ns(), count++) {
-    bench_check(esp_push_pull(client, load.grads, load.len, load.weights, load.len, &pushed, &pulled, &st), "a step",
-                &st);
-    applied += pushed.applied;
-    frozen += pushed.frozen;
-  }
-  printf("%" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64 "\n", now - begin, count, applied, frozen);
+  bench_check(esp_push_pull(work->client, load->grads, load->len, load->weights, load->len, &pushed, &pulled, &st),
+              "a step", &st);
+  count_push(work, &pushed);
+  count_pull(work, &pulled);
 }
 
-static void check(esp_client *client) {
-  struct esp_pull_options options = {.consistent = true};
-  struct esp_description *description;
+static void push(void *data) {
+  struct work *work = data;
+  struct esp_push_result result;
   struct esp_status st;
-  uint64_t total = 0;
-  bench_check(esp_describe(client, NULL, false, &description, &st), "describe", &st);
-  bench_check(esp_pull_with(client, load.weights, load.len, &options, NULL, &st), "pull", &st);
-  workload_check(&load, description);
-  for (size_t i = 0; i < description->leaves_len; i++)
-    total += description->leaves[i].steps;
-  esp_description_free(description);
-  printf("%" PRIu64 "\n", total);
+  bench_check(esp_push(work->client, work->load.grads, work->load.len, &result, &st), "a push", &st);
+  count_push(work, &result);
+}
+
+static void pull(void *data) {
+  struct work *work = data;
+  struct esp_pull_result result;
+  struct esp_status st;
+  bench_check(esp_pull(work->client, work->load.weights, work->load.len, &result, &st), "a pull", &st);
+  count_pull(work, &result);
+}
+
+static void answer(struct work *work, const char *line) {
+  uint64_t ms;
+  char optimizer[512];
+  if (sscanf(line, "step %" SCNu64, &ms) == 1)
+    passes_answer(step, work, ms, &work->steps);
+  else if (sscanf(line, "push %" SCNu64, &ms) == 1)
+    passes_answer(push, work, ms, NULL);
+  else if (sscanf(line, "pull %" SCNu64, &ms) == 1)
+    passes_answer(pull, work, ms, NULL);
+  else if (sscanf(line, "check %511[^\n]", optimizer) == 1)
+    printf("%" PRIu64 "\n", workload_check(&work->load, work->client, optimizer));
+  else if (strcmp(line, "fates\n") == 0)
+    printf("%" PRIu64 " %" PRIu64 "\n", work->applied, work->frozen);
+  else if (strcmp(line, "latencies\n") == 0)
+    printf("%" PRIu64 " %" PRIu64 " %" PRIu64 "\n", samples_percentile(&work->steps, 50),
+           samples_percentile(&work->steps, 99), samples_percentile(&work->steps, 100));
+  else
+    bench_die("a worker is asked for %s", line);
+  fflush(stdout);
 }
 
 int bench_worker(const struct bench_options *options) {
-  char line[256];
-  uint64_t ms;
-  esp_client *client = bench_open(options->server);
-  workload_init(&load, true);
-  workload_declare(&load, client);
-  printf("ready\n");
-  fflush(stdout);
-  while (fgets(line, sizeof(line), stdin) != NULL) {
-    if (sscanf(line, "steps %" SCNu64, &ms) == 1)
-      steps(client, ms);
-    else if (strcmp(line, "check\n") == 0)
-      check(client);
-    else
-      bench_die("a worker is asked for %s", line);
-    fflush(stdout);
-  }
-  esp_client_close(client);
+  static struct work work; /* large */
+  char line[1024];
+  work.client = bench_open(options->server);
+  workload_init(&work.load, true);
+  workload_declare(&work.load, work.client);
+  child_ready(NULL);
+  while (fgets(line, sizeof(line), stdin) != NULL)
+    answer(&work, line);
+  esp_client_close(work.client);
+  samples_done(&work.steps);
   return 0;
 }
