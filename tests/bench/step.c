@@ -37,29 +37,53 @@ struct limits {
   double copy;
 };
 
-static const struct figure name_optimizer = {"optimizer", "optimizer", "", MORE_IS_BETTER},
-                           name_workers = {"workers", "workers", "", MORE_IS_BETTER},
-                           name_steps = {"steps_s", "steps a second, of all workers together", "1/s", MORE_IS_BETTER},
-                           name_rate = {"step_gb_s", "their bytes, each way", "GB/s", MORE_IS_BETTER},
-                           name_p50 = {"step_p50_ms", "a step, p50", "ms", LESS_IS_BETTER},
-                           name_all_p50 = {"step_all_p50_ms", "of all rounds together, p50", "ms", LESS_IS_BETTER},
-                           name_all_p99 = {"step_all_p99_ms", "p99", "ms", LESS_IS_BETTER},
-                           name_all_max = {"step_all_max_ms", "the longest", "ms", LESS_IS_BETTER},
-                           name_cpu = {"cpu_s_step", "the server's CPU time of a step", "s", LESS_IS_BETTER},
-                           name_push = {"push_gb_s", "pushes alone", "GB/s", MORE_IS_BETTER},
-                           name_push_grpc = {"push_without_optimizer_gb_s", "pushes, without the optimizer's time",
-                                             "GB/s", MORE_IS_BETTER},
-                           name_pull = {"pull_gb_s", "pulls alone", "GB/s", MORE_IS_BETTER},
-                           name_pull_grpc = {"pull_to_grpc_gb_s", "pulls, against bare gRPC", "GB/s", MORE_IS_BETTER},
-                           name_memory = {"memory_above_mb", "the server's peak memory above values and state", "MB",
-                                          LESS_IS_BETTER},
-                           name_pushes = {"pushes", "pushes, each checked", "", MORE_IS_BETTER},
-                           name_tcp_up = {"tcp_up_gb_s", "raw TCP to the server", "GB/s", MORE_IS_BETTER},
-                           name_tcp_down = {"tcp_down_gb_s", "raw TCP from the server", "GB/s", MORE_IS_BETTER},
-                           name_grpc_up = {"grpc_up_gb_s", "bare gRPC to the server", "GB/s", MORE_IS_BETTER},
-                           name_grpc_down = {"grpc_down_gb_s", "bare gRPC from the server", "GB/s", MORE_IS_BETTER},
-                           name_triad = {"triad_gb_s", "triad, with the server's threads", "GB/s", MORE_IS_BETTER},
-                           name_copy = {"memcpy_gb_s", "memcpy, likewise, read and written", "GB/s", MORE_IS_BETTER};
+enum {
+  OPTIMIZER,
+  WORKERS,
+  STEPS,
+  RATE,
+  P50,
+  ALL_P50,
+  ALL_P99,
+  ALL_MAX,
+  CPU,
+  PUSH,
+  PUSH_GRPC,
+  PULL,
+  PULL_GRPC,
+  MEMORY,
+  PUSHES,
+  TCP_UP,
+  TCP_DOWN,
+  GRPC_UP,
+  GRPC_DOWN,
+  TRIAD,
+  COPY
+};
+
+static const struct figure figures[] = {
+    [OPTIMIZER] = {"optimizer", "optimizer", "", MORE_IS_BETTER},
+    [WORKERS] = {"workers", "workers", "", MORE_IS_BETTER},
+    [STEPS] = {"steps_s", "steps a second, of all workers together", "1/s", MORE_IS_BETTER},
+    [RATE] = {"step_gb_s", "their bytes, each way", "GB/s", MORE_IS_BETTER},
+    [P50] = {"step_p50_ms", "a step, p50", "ms", LESS_IS_BETTER},
+    [ALL_P50] = {"step_all_p50_ms", "of all rounds together, p50", "ms", LESS_IS_BETTER},
+    [ALL_P99] = {"step_all_p99_ms", "p99", "ms", LESS_IS_BETTER},
+    [ALL_MAX] = {"step_all_max_ms", "the longest", "ms", LESS_IS_BETTER},
+    [CPU] = {"cpu_s_step", "the server's CPU time of a step", "s", LESS_IS_BETTER},
+    [PUSH] = {"push_gb_s", "pushes alone", "GB/s", MORE_IS_BETTER},
+    [PUSH_GRPC] = {"push_without_optimizer_gb_s", "pushes, without the optimizer's time", "GB/s", MORE_IS_BETTER},
+    [PULL] = {"pull_gb_s", "pulls alone", "GB/s", MORE_IS_BETTER},
+    [PULL_GRPC] = {"pull_to_grpc_gb_s", "pulls, against bare gRPC", "GB/s", MORE_IS_BETTER},
+    [MEMORY] = {"memory_above_mb", "the server's peak memory above values and state", "MB", LESS_IS_BETTER},
+    [PUSHES] = {"pushes", "pushes, each checked", "", MORE_IS_BETTER},
+    [TCP_UP] = {"tcp_up_gb_s", "raw TCP to the server", "GB/s", MORE_IS_BETTER},
+    [TCP_DOWN] = {"tcp_down_gb_s", "raw TCP from the server", "GB/s", MORE_IS_BETTER},
+    [GRPC_UP] = {"grpc_up_gb_s", "bare gRPC to the server", "GB/s", MORE_IS_BETTER},
+    [GRPC_DOWN] = {"grpc_down_gb_s", "bare gRPC from the server", "GB/s", MORE_IS_BETTER},
+    [TRIAD] = {"triad_gb_s", "triad, with the server's threads", "GB/s", MORE_IS_BETTER},
+    [COPY] = {"memcpy_gb_s", "memcpy, likewise, read and written", "GB/s", MORE_IS_BETTER},
+};
 
 /* ---- phases ---- */
 
@@ -73,12 +97,12 @@ static void measure_limits(struct bench *bench, struct limits *ret) {
       .triad = memory_triad(&bench->memory, server_threads(), ms),
       .copy = memory_copy(&bench->memory, server_threads(), ms),
   };
-  report_add(&bench->report, &name_tcp_up, ret->tcp_up / GB);
-  report_add(&bench->report, &name_tcp_down, ret->tcp_down / GB);
-  report_add(&bench->report, &name_grpc_up, ret->grpc_up / GB);
-  report_add(&bench->report, &name_grpc_down, ret->grpc_down / GB);
-  report_add(&bench->report, &name_triad, ret->triad / GB);
-  report_add(&bench->report, &name_copy, ret->copy / GB);
+  report_add(&bench->report, &figures[TCP_UP], ret->tcp_up / GB);
+  report_add(&bench->report, &figures[TCP_DOWN], ret->tcp_down / GB);
+  report_add(&bench->report, &figures[GRPC_UP], ret->grpc_up / GB);
+  report_add(&bench->report, &figures[GRPC_DOWN], ret->grpc_down / GB);
+  report_add(&bench->report, &figures[TRIAD], ret->triad / GB);
+  report_add(&bench->report, &figures[COPY], ret->copy / GB);
 }
 
 static struct pace run(struct bench *bench, const char *what) {
@@ -93,16 +117,16 @@ static void compare(struct bench *bench, const struct limits *limits, double pus
   double apply_s = bench->traffic / limits->triad;
   double up_s = bench->bytes / limits->tcp_up, down_s = bench->bytes / limits->tcp_down;
   double step_s = up_s + down_s + apply_s, bare_s = 1 / push_per_s - apply_s;
-  report_limit(report, &name_steps, 1 / step_s);
-  report_limit(report, &name_rate, bench->bytes / step_s / GB);
-  report_limit(report, &name_push, bench->bytes / (up_s + apply_s) / GB);
-  report_limit(report, &name_pull, limits->tcp_down / GB);
+  report_limit(report, &figures[STEPS], 1 / step_s);
+  report_limit(report, &figures[RATE], bench->bytes / step_s / GB);
+  report_limit(report, &figures[PUSH], bench->bytes / (up_s + apply_s) / GB);
+  report_limit(report, &figures[PULL], limits->tcp_down / GB);
   if (bare_s > 0) { /* a triad that was disturbed may take longer than a push that was not */
-    report_add(report, &name_push_grpc, bench->bytes / bare_s / GB);
-    report_limit(report, &name_push_grpc, limits->grpc_up / GB);
+    report_add(report, &figures[PUSH_GRPC], bench->bytes / bare_s / GB);
+    report_limit(report, &figures[PUSH_GRPC], limits->grpc_up / GB);
   }
-  report_add(report, &name_pull_grpc, pull_per_s * bench->bytes / GB);
-  report_limit(report, &name_pull_grpc, limits->grpc_down / GB);
+  report_add(report, &figures[PULL_GRPC], pull_per_s * bench->bytes / GB);
+  report_limit(report, &figures[PULL_GRPC], limits->grpc_down / GB);
 }
 
 static void round_of(struct bench *bench) {
@@ -111,14 +135,14 @@ static void round_of(struct bench *bench) {
   uint64_t cpu_ns = bench_cpu_ns(bench->espalier.server.pid);
   struct pace step = run(bench, "step");
   cpu_ns = bench_cpu_ns(bench->espalier.server.pid) - cpu_ns;
-  report_add(report, &name_steps, step.per_s);
-  report_add(report, &name_rate, step.per_s * bench->bytes / GB);
-  report_add(report, &name_p50, (double)step.p50_ns / 1e6);
-  report_add(report, &name_cpu, (double)cpu_ns / 1e9 / (double)step.count);
+  report_add(report, &figures[STEPS], step.per_s);
+  report_add(report, &figures[RATE], step.per_s * bench->bytes / GB);
+  report_add(report, &figures[P50], (double)step.p50_ns / 1e6);
+  report_add(report, &figures[CPU], (double)cpu_ns / 1e9 / (double)step.count);
   double push_per_s = run(bench, "push").per_s;
   double pull_per_s = run(bench, "pull").per_s;
-  report_add(report, &name_push, push_per_s * bench->bytes / GB);
-  report_add(report, &name_pull, pull_per_s * bench->bytes / GB);
+  report_add(report, &figures[PUSH], push_per_s * bench->bytes / GB);
+  report_add(report, &figures[PULL], pull_per_s * bench->bytes / GB);
   if (!bench->options->limits)
     return;
   measure_limits(bench, &limits);
@@ -140,9 +164,9 @@ static void take_latencies(struct bench *bench) {
     for (size_t j = 0; j < 3; j++)
       most[j] = ns[j] > most[j] ? ns[j] : most[j];
   }
-  report_add(&bench->report, &name_all_p50, (double)most[0] / 1e6);
-  report_add(&bench->report, &name_all_p99, (double)most[1] / 1e6);
-  report_add(&bench->report, &name_all_max, (double)most[2] / 1e6);
+  report_add(&bench->report, &figures[ALL_P50], (double)most[0] / 1e6);
+  report_add(&bench->report, &figures[ALL_P99], (double)most[1] / 1e6);
+  report_add(&bench->report, &figures[ALL_MAX], (double)most[2] / 1e6);
 }
 
 /* Every worker pulls and checks all values; all pushes stepped all leaves, and no others were made. */
@@ -180,8 +204,8 @@ static void take_memory(struct bench *bench, const struct esp_server_info *info)
   double kept = (double)info->memory_parameters + (double)info->memory_state;
   double moved = (double)bench->options->workers * (bench->bytes + (double)workload_bytes_largest());
   double above = peak_bytes(bench->espalier.server.pid) - kept;
-  report_add(&bench->report, &name_memory, above / 1e6);
-  report_limit(&bench->report, &name_memory, (moved + 0.1 * (kept + moved) + (32 << 20)) / 1e6);
+  report_add(&bench->report, &figures[MEMORY], above / 1e6);
+  report_limit(&bench->report, &figures[MEMORY], (moved + 0.1 * (kept + moved) + (32 << 20)) / 1e6);
 }
 
 static void finish(struct bench *bench) {
@@ -193,7 +217,7 @@ static void finish(struct bench *bench) {
   take_latencies(bench);
   take_memory(bench, &info);
   check(bench, &info);
-  report_add(&bench->report, &name_pushes, (double)bench->pushes);
+  report_add(&bench->report, &figures[PUSHES], (double)bench->pushes);
   team_end(&bench->espalier);
   if (bench->options->limits) {
     team_end(&bench->tcp);
@@ -210,8 +234,8 @@ static void start(struct bench *bench, const struct bench_options *options) {
   rule_parse(options->optimizer, &bench->rule);
   bench->traffic = rule_traffic(&bench->rule, (size_t)bench->bytes);
   report_begin(&bench->report, "step");
-  report_word(&bench->report, &name_optimizer, options->optimizer);
-  report_add(&bench->report, &name_workers, (double)options->workers);
+  report_word(&bench->report, &figures[OPTIMIZER], options->optimizer);
+  report_add(&bench->report, &figures[WORKERS], (double)options->workers);
   team_start(&bench->espalier, options);
   if (options->limits) {
     team_start_limit(&bench->tcp, LIMITS_TCP, options->workers);
