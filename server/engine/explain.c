@@ -19,7 +19,7 @@
 #define NAMED_MAX 16        /* named selections that a leaf is in, likewise */
 #define CHANGES_MAX 8       /* of a leaf, the newest */
 #define LOOKED_MAX 16000000 /* leaves that named selections are evaluated on, all together */
-#define BECAUSE_MAX 512     /* bytes of who and why */
+#define BECAUSE_MAX 512     /* bytes of who, and of why, that are shown */
 #define SELECTION_MAX 1024  /* bytes of a selection's text that are shown */
 
 /* A line of the history. */
@@ -282,9 +282,11 @@ static void add(struct subject *subject, const char *what, const char *value, co
 
 /* Who made a transaction, and why: `frozen by ann: the head is enough`. */
 static const char *by(struct subject *subject, const char *did, const struct esp_record *record) {
-  const char *actor = record->actor[0] != '\0' ? record->actor : "somebody";
-  return text(subject, "%s%sby %.*s%s%.*s", did, did[0] != '\0' ? " " : "", BECAUSE_MAX, actor,
-              record->reason[0] != '\0' ? ": " : "", BECAUSE_MAX, record->reason);
+  char actor[BECAUSE_MAX], reason[BECAUSE_MAX];
+  esp_path_print(record->actor, strlen(record->actor), actor, sizeof(actor));
+  esp_path_print(record->reason, strlen(record->reason), reason, sizeof(reason));
+  return text(subject, "%s%sby %s%s%s", did, did[0] != '\0' ? " " : "", actor[0] != '\0' ? actor : "somebody",
+              reason[0] != '\0' ? ": " : "", reason);
 }
 
 /* The newest of the leaf's lines with this field, or NULL. */
@@ -307,15 +309,32 @@ static void tell_leaf(struct subject *subject) {
       line == NULL ? "" : by(subject, "added", line->record), line == NULL ? 0 : line->record->epoch);
 }
 
-/* Its own tag, and those of the nodes above it. */
+/* The tag of a node that is named by the first bytes of a path, or NULL. */
+static const struct esp_node_tag *find_tag(const struct esp_layout *layout, const char *path, size_t len) {
+  size_t first = 0, end = layout->tags_len;
+  while (first < end) {
+    size_t middle = first + (end - first) / 2;
+    const struct esp_node_tag *tag = &layout->tags[middle];
+    int order = esp_path_compare(tag->node, tag->node_len, path, len);
+    if (order == 0)
+      return tag;
+    if (order < 0)
+      first = middle + 1;
+    else
+      end = middle;
+  }
+  return NULL;
+}
+
+/* Its own tag, and those of the nodes above it, from the root on. */
 static void tell_tags(struct subject *subject) {
   const struct esp_layout *layout = subject->explain->layout;
   const struct esp_leaf *leaf = subject->leaf;
   if (leaf->tag[0] != '\0')
     add(subject, "tag", leaf->tag, "its own", 0);
-  for (size_t i = 0; i < layout->tags_len; i++) {
-    const struct esp_node_tag *tag = &layout->tags[i];
-    if (!esp_path_within(leaf->path, leaf->path_len, tag->node, tag->node_len))
+  for (size_t len = 0; len < leaf->path_len; len++) {
+    const struct esp_node_tag *tag = len == 0 || leaf->path[len] == '.' ? find_tag(layout, leaf->path, len) : NULL;
+    if (tag == NULL)
       continue;
     const struct line *line = find_newest(subject->explain, "tag", tag->node);
     add(subject, "tag", tag->tag, tag->node_len == 0 ? "of the root" : text(subject, "of %s", tag->node),
@@ -419,20 +438,14 @@ static void tell_flag(struct subject *subject, const char *field, bool is_set, c
   add(subject, field, is_set ? "yes" : "no", because, line == NULL ? 0 : line->record->epoch);
 }
 
-static const struct esp_timer *find_timer(const struct esp_layout *layout, uint64_t id) {
-  for (size_t i = 0; i < layout->timers_len; i++) {
-    if (layout->timers[i].id == id)
-      return &layout->timers[i];
-  }
-  return NULL;
-}
-
 static void tell_timer(struct subject *subject) {
-  const struct esp_timer *timer = find_timer(subject->explain->layout, subject->place->timer);
-  char when[ESP_TIMER_TEXT_MAX];
-  if (timer != NULL)
-    add(subject, "timer", text(subject, "%s", esp_timer_print(timer, when)),
-        text(subject, "set for %.*s", SELECTION_MAX, timer->selection), timer->epoch);
+  const struct esp_timer *timer = esp_layout_timer(subject->explain->layout, subject->place->timer);
+  char when[ESP_TIMER_TEXT_MAX], selection[SELECTION_MAX];
+  if (timer == NULL)
+    return;
+  esp_path_print(timer->selection, strlen(timer->selection), selection, sizeof(selection));
+  add(subject, "timer", text(subject, "%s", esp_timer_print(timer, when)), text(subject, "set for %s", selection),
+      timer->epoch);
 }
 
 static void tell_selections(struct subject *subject) {
@@ -444,10 +457,11 @@ static void tell_selections(struct subject *subject) {
     const struct esp_named_selection *named = &layout->selections[i];
     if (!has_index(&explain->named[i], index) || told++ >= NAMED_MAX)
       continue;
-    char at_name[ESP_NAME_BYTES_MAX + 2];
+    char at_name[ESP_NAME_BYTES_MAX + 2], selection[SELECTION_MAX];
+    esp_path_print(named->text, strlen(named->text), selection, sizeof(selection));
     snprintf(at_name, sizeof(at_name), "@%s", named->name);
     const struct line *line = find_newest(explain, "selection", at_name);
-    add(subject, "selection", text(subject, "%s", at_name), text(subject, "it is %.*s", SELECTION_MAX, named->text),
+    add(subject, "selection", text(subject, "%s", at_name), text(subject, "it is %s", selection),
         line == NULL ? 0 : line->record->epoch);
   }
   if (told > NAMED_MAX)

@@ -217,11 +217,11 @@ enum esp_code esp_plan_request_read(const char *file, const struct esp_named *gr
     code = convert_all(ret, file, groups, groups_len, st);
   if (code != ESP_OK)
     return code;
-  size_t reason_len = strlen("--plan ") + strlen(file);
-  char *reason = esp_arena_alloc(&ret->words.arena, reason_len + 1);
+  char shown[ESP_PATH_TEXT_MAX], text[sizeof("--plan ") + ESP_PATH_TEXT_MAX]; /* clients want a reason in UTF-8 */
+  int len = snprintf(text, sizeof(text), "--plan %s", esp_path_print(file, strlen(file), shown, sizeof(shown)));
+  const char *reason = esp_arena_strndup(&ret->words.arena, text, (size_t)len);
   if (reason == NULL)
     return no_memory(ret->words.len, st);
-  snprintf(reason, reason_len + 1, "--plan %s", file);
   ret->request = (struct esp_apply_request){.operations = ret->operations,
                                             .operations_len = ret->words.len,
                                             .idempotency_key = "",

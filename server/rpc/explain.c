@@ -22,7 +22,7 @@ struct explain_state {
 
 static bool pack_facts(const struct esp_leaf *leaf, const struct esp_facts *facts, struct esp_page *page) {
   Espalier__V1__ExplainResponse__Fact *list = esp_malloc_array(facts->len, sizeof(*list));
-  Espalier__V1__ExplainResponse__Fact **pointers = esp_malloc_array(facts->len, sizeof(*list));
+  Espalier__V1__ExplainResponse__Fact **pointers = esp_malloc_array(facts->len, sizeof(*pointers));
   Espalier__V1__ExplainResponse__Leaf entry = ESPALIER__V1__EXPLAIN_RESPONSE__LEAF__INIT;
   bool ok = list != NULL && pointers != NULL;
   entry.id = leaf->id;

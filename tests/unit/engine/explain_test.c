@@ -1,4 +1,5 @@
 /* Explanations: each fact from what made it so, those that many leaves share, and those that nobody knows any more. */
+#include "base/utf8.h"
 #include "fixture.h"
 
 /* All facts of one leaf, a line each: `what: value (because) epoch`. */
@@ -79,6 +80,37 @@ static void test_what_it_is(void **state) {
   assert_says(&fixture, "mean", "a gradient: is refused (it is a buffer: it is set, not trained)");
   assert_says_nothing_of(&fixture, "mean", "steps: ");
   assert_says(&fixture, "born", "frozen: yes (born so, added by somebody: declaration) 3");
+  fixture_close(&fixture);
+}
+
+/* Long texts are cut between characters, for clients that take nothing but UTF-8, and are fit for a terminal. */
+static void test_long_texts_are_cut(void **state) {
+  (void)state;
+  struct fixture fixture;
+  struct outcome outcome;
+  open_tree(&fixture);
+  char reason[1300], selection[2600];
+  for (size_t i = 0; i < 600; i++)
+    memcpy(reason + 2 * i, "\xc3\xa9", 3);
+  memcpy(reason, "a\n", 2);
+  for (size_t odd = 0; odd < 2; odd++) { /* its characters begin at even bytes, and at odd ones */
+    size_t len = (size_t)snprintf(selection, sizeof(selection), "enc.a |%s", odd ? " " : "");
+    for (size_t i = 0; i < 1000; i++)
+      len += (size_t)snprintf(selection + len, sizeof(selection) - len, "%s", i % 100 == 99 ? "." : "\xc3\xa9");
+    selection[len - 1] = '\0';
+    const struct esp_operation ops[] = {
+        {.kind = ESP_OPERATION_FREEZE, .selection = selection, .for_ms = 9},
+        {.kind = ESP_OPERATION_NAME_SELECTION, .name = "long", .selection = selection},
+    };
+    const struct esp_apply_request request = {
+        .operations = ops, .operations_len = 2, .idempotency_key = "", .actor = reason + odd, .reason = reason + odd};
+    if (apply_request(&fixture, &request, &outcome) != ESP_OK)
+      fail_msg("%s", outcome.st.message);
+    const char *said = explain_one(&fixture, "enc.a");
+    assert_true(esp_utf8_is_text(said, strlen(said)));
+    assert_non_null(strstr(said, odd ? "(by \\x0a" : "(frozen by a\\x0a"));
+    assert_non_null(strstr(said, "\xc3\xa9...: "));
+  }
   fixture_close(&fixture);
 }
 
@@ -192,7 +224,7 @@ static void test_refusals(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {ESP_TEST(test_what_it_is), ESP_TEST(test_what_was_done_to_it), ESP_TEST(test_many),
-                                     ESP_TEST(test_refusals)};
+  const struct CMUnitTest tests[] = {ESP_TEST(test_what_it_is), ESP_TEST(test_long_texts_are_cut),
+                                     ESP_TEST(test_what_was_done_to_it), ESP_TEST(test_many), ESP_TEST(test_refusals)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -158,8 +158,29 @@ static void test_no_file(void **state) {
   esp_plan_request_done(&plan);
 }
 
+/* It goes to the history, and so to clients that take nothing but UTF-8. */
+static void test_a_name_that_is_no_text(void **state) {
+  (void)state;
+  struct esp_plan_request plan;
+  struct esp_status st = {0};
+  char name[32], other[40], reason[64];
+  if (read_text("freeze a\n", name, &plan, &st) != ESP_OK)
+    fail_msg("%s", st.message);
+  esp_plan_request_done(&plan);
+  snprintf(other, sizeof(other), "%s\xe9\n", name);
+  FILE *file = fopen(other, "w");
+  assert_non_null(file);
+  fputs("freeze a\n", file);
+  fclose(file);
+  assert_int_equal(esp_plan_request_read(other, groups, 2, &plan, &st), ESP_OK);
+  assert_int_equal(unlink(other), 0);
+  snprintf(reason, sizeof(reason), "--plan %s\\xe9\\x0a", name);
+  assert_string_equal(plan.request.reason, reason);
+  esp_plan_request_done(&plan);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {ESP_TEST(test_operations), ESP_TEST(test_timed), ESP_TEST(test_refusals),
-                                     ESP_TEST(test_no_file)};
+                                     ESP_TEST(test_no_file), ESP_TEST(test_a_name_that_is_no_text)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
