@@ -83,7 +83,8 @@ class Until(Case):
         until = {"freeze": {"selection": "b.tied", "until_commit": end}}
         for operation in (thaw("b.w"), freeze("b.w")):
             self.c.apply(until)
-            self.c.apply(operation)
+            reply = self.c.apply(operation)
+            self.assertIn(("timer", ""), [(one.field, one.to) for one in reply.changes])
         while self.c.info().commit < end + 1:
             self.step(self.gradients("a", "b.w"), but=("b.w",))
         self.assertTrue(self.infos()["b.w"].frozen)

@@ -393,7 +393,7 @@ void esp_timers_free(struct esp_timers *timers) {
 enum esp_code esp_explain(esp_client *client, const char *selection, struct esp_explanation **ret,
                           struct esp_status *st) {
   static const struct esp_leaf_fact facts[] = {{"frozen", "yes", "frozen by ann: it\x1b[2J learns", 4},
-                                               {"steps", "1200", "", 0}};
+                                               {"steps", "12\n00", "", 0}};
   static const struct esp_leaf_explanation list[] = {{.leaf = 1, .path = "enc.bias", .facts_len = 2, .facts = facts},
                                                      {.leaf = 2, .path = "enc.w", .facts_len = 1, .facts = facts + 1}};
   static const struct esp_explanation all = {.epoch = 4, .commit = 9, .lineage = 10, .len = 2, .leaves = list};

@@ -129,19 +129,25 @@ static void history_is_told_oldest_first(void **state) {
 static void leaves_are_explained(void **state) {
   (void)state;
   assert_run("explain enc", "enc.bias\n"
-                            "  frozen  yes   frozen by ann: it?[2J learns  epoch 4\n"
-                            "  steps   1200\n"
+                            "  frozen  yes    frozen by ann: it?[2J learns  epoch 4\n"
+                            "  steps   12?00\n"
                             "\n"
                             "enc.w\n"
-                            "  steps  1200\n");
+                            "  steps  12?00\n");
   assert_string_equal(fake.selection, "enc");
   json_t *json = run_json("explain enc --json");
   assert_int_equal(int_of(json, "epoch"), 4);
+  assert_int_equal(int_of(json, "commit"), 9);
+  assert_string_equal(json_string_value(json_object_get(json, "lineage")), "000000000000000a");
+  assert_int_equal(json_array_size(json_object_get(json, "leaves")), 2);
   const json_t *leaf = json_array_get(json_object_get(json, "leaves"), 0);
   assert_int_equal(int_of(leaf, "id"), 1);
+  assert_string_equal(json_string_value(json_object_get(leaf, "path")), "enc.bias");
+  assert_int_equal(json_array_size(json_object_get(leaf, "facts")), 2);
   const json_t *fact = json_array_get(json_object_get(leaf, "facts"), 0);
   assert_string_equal(json_string_value(json_object_get(fact, "what")), "frozen");
   assert_string_equal(json_string_value(json_object_get(fact, "value")), "yes");
+  assert_string_equal(json_string_value(json_object_get(fact, "because")), "frozen by ann: it\x1b[2J learns");
   assert_int_equal(int_of(fact, "epoch"), 4);
   json_decref(json);
   assert_fails("explain", 2, "espctl: explain needs SELECTION; see espctl help explain\n");

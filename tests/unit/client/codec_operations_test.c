@@ -269,11 +269,14 @@ static void explanation_pages(void **state) {
   message.n_leaves = 1;
   message.leaves = leaves;
   message.epoch = 9;
+  message.commit = 10;
   message.lineage = 11;
   struct esp_buf first, second;
   pack(&first, &message.base);
   entry.id = 4;
   entry.n_facts = 1;
+  facts[0].value = (char *)"no";
+  facts[0].epoch = 8;
   pack(&second, &message.base);
   struct esp_span spans[2] = {{first.data, first.len}, {second.data, second.len}};
   enum esp_code code = ESP_RESOURCE_EXHAUSTED;
@@ -288,12 +291,15 @@ static void explanation_pages(void **state) {
     if (code == ESP_OK) {
       const struct esp_leaf_explanation *a = &explanation->leaves[0], *b = &explanation->leaves[1];
       assert_int_equal(explanation->len, 2);
-      assert_true(explanation->epoch == 9 && explanation->lineage == 11);
+      assert_true(explanation->epoch == 9 && explanation->commit == 10 && explanation->lineage == 11);
       assert_true(a->leaf == 3 && a->facts_len == 2 && b->leaf == 4 && b->facts_len == 1);
       assert_string_equal(b->path, "a.b");
       assert_string_equal(a->facts[0].because, "by ann");
+      assert_string_equal(a->facts[0].value, "yes");
+      assert_int_equal(a->facts[0].epoch, 7);
       assert_string_equal(a->facts[1].what, "steps");
-      assert_int_equal(b->facts[0].epoch, 7);
+      assert_string_equal(b->facts[0].value, "no");
+      assert_int_equal(b->facts[0].epoch, 8);
     }
     esp_explanation_free(explanation);
   }
