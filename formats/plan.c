@@ -158,7 +158,8 @@ enum esp_code esp_plan_add_text(struct esp_plan *plan, const char *source, const
   struct reader reader = {.plan = plan, .source = source, .line = 1, .begin = text};
   const char *end = text + len;
   if (len > ESP_PLAN_BYTES_MAX)
-    return esp_fail(st, ESP_INVALID_ARGUMENT, "%s: it has %zu bytes, of %u at most", source, len, ESP_PLAN_BYTES_MAX);
+    return esp_fail(st, ESP_INVALID_ARGUMENT, "%s: it has more than %u bytes, the most of a plan", source,
+                    ESP_PLAN_BYTES_MAX);
   enum esp_code code = ESP_OK;
   for (; code == ESP_OK && reader.begin < end; reader.line++) {
     const char *newline = memchr(reader.begin, '\n', (size_t)(end - reader.begin));
