@@ -12,6 +12,10 @@ int limits_tcp_worker(const struct bench_options *options);
 int limits_grpc_server(const struct bench_options *options);
 int limits_grpc_worker(const struct bench_options *options);
 
+/* Bytes a second through one connection of iperf3, for a second at least. */
+bool iperf3_is_installed(void);
+double iperf3_rate(bool from_server, uint64_t ms);
+
 /* ---- memory ---- */
 
 /* Three arrays of `bytes`, far more than any cache. Lives as long as the process. */

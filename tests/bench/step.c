@@ -87,6 +87,14 @@ static const struct figure figures[] = {
 
 /* ---- phases ---- */
 
+/* With one connection only: iperf3 3.12 drives several from one thread. */
+static void compare_tcp(struct bench *bench) {
+  if (bench->options->workers > 1 || !iperf3_is_installed())
+    return;
+  report_limit(&bench->report, &figures[TCP_UP], iperf3_rate(false, bench->phase_ms) / GB);
+  report_limit(&bench->report, &figures[TCP_DOWN], iperf3_rate(true, bench->phase_ms) / GB);
+}
+
 static void measure_limits(struct bench *bench, struct limits *ret) {
   uint64_t ms = bench->phase_ms;
   *ret = (struct limits){
@@ -103,6 +111,7 @@ static void measure_limits(struct bench *bench, struct limits *ret) {
   report_add(&bench->report, &figures[GRPC_DOWN], ret->grpc_down / GB);
   report_add(&bench->report, &figures[TRIAD], ret->triad / GB);
   report_add(&bench->report, &figures[COPY], ret->copy / GB);
+  compare_tcp(bench);
 }
 
 static struct pace run(struct bench *bench, const char *what) {
