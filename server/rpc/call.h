@@ -86,11 +86,12 @@ struct esp_call {
   void *state;                     /* the method's */
   struct esp_call *live_prev;      /* the server's list of accepted calls; under its mutex */
   struct esp_call *live_next;
-  uint64_t number; /* of accepted calls, from 1 */
-  int connection;  /* the number of its socket */
-  bool is_beyond;  /* there are more than --max-streams on its connection: it is refused */
-  bool is_early;   /* under the server's mutex: it was accepted before the shutdown */
-  bool is_drained; /* likewise: it has been told of the shutdown */
+  uint64_t number;   /* of accepted calls, from 1 */
+  int connection;    /* the number of its socket */
+  bool is_beyond;    /* there are more than --max-streams on its connection: it is refused */
+  bool is_early;     /* under the server's mutex: it was accepted before the shutdown */
+  bool is_drained;   /* likewise: it has been told of the shutdown */
+  bool is_cancelled; /* likewise: gRPC was told to end it, which must be told once only */
 
   grpc_call *grpc;              /* NULL until accepted */
   grpc_call_details details;    /* of the accepted call */

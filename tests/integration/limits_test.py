@@ -7,6 +7,7 @@ docs/server.md have them.
 import os
 import resource
 import socket
+import struct
 
 import grpc
 
@@ -14,6 +15,7 @@ import harness
 import h2
 from harness import Feed, f64, leaf, push_header, push_messages, wire
 
+INFO = "/espalier.v1.Admin/ServerInfo"
 PUSH = "/espalier.v1.ParameterServer/Push"
 RESOURCE_EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
 TLS_HELLO = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(100)
@@ -184,6 +186,21 @@ class Connections(harness.TestCase):
             connection.request(stream, PUSH)
             connection.send(h2.RST_STREAM, 0, stream, b"\0\0\0\x08")
         connection.close()
+
+    def test_replies_that_nobody_takes(self):
+        """They end after --stall-timeout, and others are answered all the while."""
+        server = self.server("--stall-timeout=300ms")
+        c = self.client(server.address)
+        connections = [self.h2(server.address) for _ in range(2)]
+        for connection in connections:
+            connection.send(h2.SETTINGS, 0, 0, struct.pack(">HI", h2.INITIAL_WINDOW_SIZE, 0))
+            for stream in range(1, 2000, 2):
+                connection.request(stream, INFO)
+                connection.send(h2.DATA, h2.END_STREAM, stream, h2.message(b""))
+        for connection in connections:
+            code, text = connection.status(1)
+            self.assertEqual((code, "--stall-timeout" in text), (4, True))
+        harness.eventually(lambda: c.info().streams == 1, "no call is left")
 
     def test_addresses(self):
         """All addresses share the bound; a Unix socket has no preface's worth of difference."""
