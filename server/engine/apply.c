@@ -12,6 +12,7 @@
 #include "base/check.h"
 #include "engine/operations.h"
 
+#define QUICK_LEAVES_MAX 1000    /* that a transaction walks over, about 50 us, which a thread that serves can spare */
 #define CHANGES_KEPT_MAX 1000000 /* lines of all remembered diffs together: the oldest make room */
 
 struct waiter {
@@ -425,6 +426,29 @@ fail:
   return NULL;
 }
 
+static bool sets_flags(const struct esp_operation *op) {
+  bool is_timed = op->at_commit != 0 || op->until_commit != 0 || op->for_ms != 0;
+  if (op->kind == ESP_OPERATION_FREEZE || op->kind == ESP_OPERATION_THAW)
+    return !is_timed && !op->one_by_one && !op->reset_state;
+  return op->kind == ESP_OPERATION_DETACH || op->kind == ESP_OPERATION_ATTACH;
+}
+
+/* Whether it takes less to run it than to hand it to another thread, which costs two wake-ups: it sets flags in a small
+ * tree, and nothing is being applied that it would wait for or lend a hand with. */
+static bool is_quick(const struct esp_apply *apply) {
+  struct esp_engine *engine = apply->engine;
+  if (atomic_load(&engine->committing) > 1) /* besides itself */
+    return false;
+  for (size_t i = 0; i < apply->operations_len; i++) {
+    if (!sets_flags(&apply->operations[i]))
+      return false;
+  }
+  pthread_mutex_lock(&engine->commit_lock);
+  size_t leaves_len = engine->layout->leaves_len;
+  pthread_mutex_unlock(&engine->commit_lock);
+  return apply->operations_len * leaves_len <= QUICK_LEAVES_MAX;
+}
+
 void esp_engine_apply(struct esp_engine *engine, const struct esp_apply_request *request, esp_apply_callback callback,
                       void *data) {
   struct esp_status st;
@@ -445,7 +469,8 @@ void esp_engine_apply(struct esp_engine *engine, const struct esp_apply_request 
   atomic_fetch_add(&engine->committing, 1);
   apply->job.run = apply_run;
   apply->job.shares = 1;
-  esp_transactions_submit(engine, &apply->job);
+  if (!is_quick(apply) || !esp_transactions_run_here(engine, &apply->job))
+    esp_transactions_submit(engine, &apply->job);
 }
 
 /* ---- timers ---- */

@@ -176,6 +176,10 @@ void esp_transactions_submit(struct esp_engine *engine, struct esp_job *job) {
   esp_pool_submit(engine->transactions, job);
 }
 
+bool esp_transactions_run_here(struct esp_engine *engine, struct esp_job *job) {
+  return esp_pool_run_here(engine->transactions, job);
+}
+
 /* ---- layouts ---- */
 
 struct esp_layout *esp_engine_layout(struct esp_engine *engine, uint64_t *ret_commit) {

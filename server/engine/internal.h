@@ -151,6 +151,8 @@ struct esp_stage {
 
 /* Runs fn on the transactions' thread, after those before it. The job is in the owner's memory. */
 void esp_transactions_submit(struct esp_engine *engine, struct esp_job *job);
+/* Runs it in the caller's thread, as if that were the transactions'; false where that one has something to do. */
+bool esp_transactions_run_here(struct esp_engine *engine, struct esp_job *job);
 
 struct esp_apply; /* an admin transaction */
 

@@ -15,6 +15,8 @@ struct esp_pool {
   struct esp_job *first; /* the queue */
   struct esp_job *last;
   bool closing;
+  bool is_lent;     /* a caller of esp_pool_run_here runs a job in a thread's stead: nobody begins another */
+  unsigned running; /* threads that run a job */
   unsigned threads_len;
   pthread_t threads[];
 };
@@ -23,7 +25,7 @@ static void *pool_thread(void *data) {
   struct esp_pool *pool = data;
   pthread_mutex_lock(&pool->mutex);
   for (;;) {
-    while (pool->first == NULL && !pool->closing)
+    while (pool->first == NULL ? !pool->closing : pool->is_lent)
       pthread_cond_wait(&pool->work, &pool->mutex);
     struct esp_job *job = pool->first;
     if (job == NULL)
@@ -31,9 +33,11 @@ static void *pool_thread(void *data) {
     unsigned share = job->taken++;
     if (job->taken == job->shares)
       pool->first = job->next;
+    pool->running++;
     pthread_mutex_unlock(&pool->mutex);
     job->run(job, share);
     pthread_mutex_lock(&pool->mutex);
+    pool->running--;
   }
   pthread_mutex_unlock(&pool->mutex);
   return NULL;
@@ -97,11 +101,12 @@ static void submit(struct esp_pool *pool, struct esp_job *job, void (*put)(struc
   pthread_mutex_lock(&pool->mutex);
   job->taken = 0;
   put(pool, job);
+  pthread_mutex_unlock(&pool->mutex);
+  /* After the unlock, or who is woken waits for the mutex at once. */
   if (wide)
     pthread_cond_broadcast(&pool->work);
   else
     pthread_cond_signal(&pool->work);
-  pthread_mutex_unlock(&pool->mutex);
 }
 
 void esp_pool_submit(struct esp_pool *pool, struct esp_job *job) {
@@ -110,6 +115,24 @@ void esp_pool_submit(struct esp_pool *pool, struct esp_job *job) {
 
 void esp_pool_submit_first(struct esp_pool *pool, struct esp_job *job) {
   submit(pool, job, put_first);
+}
+
+bool esp_pool_run_here(struct esp_pool *pool, struct esp_job *job) {
+  ESP_CHECK(job->shares == 1 && pool->threads_len == 1);
+  pthread_mutex_lock(&pool->mutex);
+  bool is_free = pool->first == NULL && pool->running == 0 && !pool->is_lent;
+  pool->is_lent |= is_free;
+  pthread_mutex_unlock(&pool->mutex);
+  if (!is_free)
+    return false;
+  job->run(job, 0);
+  pthread_mutex_lock(&pool->mutex);
+  pool->is_lent = false;
+  bool has_work = pool->first != NULL;
+  pthread_mutex_unlock(&pool->mutex);
+  if (has_work)
+    pthread_cond_signal(&pool->work);
+  return true;
 }
 
 void esp_pool_hurry(struct esp_pool *pool, struct esp_job *job) {

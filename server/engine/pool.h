@@ -6,6 +6,8 @@
 
 #include <espalier/status.h>
 
+#include <stdbool.h>
+
 struct esp_pool;
 
 struct esp_job {
@@ -24,6 +26,9 @@ void esp_pool_free(struct esp_pool *pool);
 void esp_pool_submit(struct esp_pool *pool, struct esp_job *job);
 /* The same, ahead of all that waits. */
 void esp_pool_submit_first(struct esp_pool *pool, struct esp_job *job);
+/* Runs a job of one share in the caller's thread, in the stead of the pool's only thread, which begins nothing
+ * meanwhile; false where that one has something to do. The pool must outlive the call. */
+bool esp_pool_run_here(struct esp_pool *pool, struct esp_job *job);
 /* Moves a job ahead of all that waits. One that does not wait (any more), or is just being submitted, stays as it is.
  */
 void esp_pool_hurry(struct esp_pool *pool, struct esp_job *job);
