@@ -8,15 +8,16 @@
 #define SUB_BLOCK_ELEMENTS 2048
 
 size_t esp_finite_check(enum esp_isa isa, enum esp_dtype dtype, size_t n, const void *data) {
-  const struct esp_kernels_of *kernels = esp_kernels_get(isa, dtype);
   const size_t element = esp_dtype_size(dtype);
+  bool (*const finite)(size_t n, const void *data) =
+      element == sizeof(uint16_t) ? esp_kernels_half_get(isa, dtype)->finite : esp_kernels_get(isa, dtype)->finite;
   const char *bytes = data;
   for (size_t first = 0; first < n; first += SUB_BLOCK_ELEMENTS) {
     const size_t len = n - first < SUB_BLOCK_ELEMENTS ? n - first : SUB_BLOCK_ELEMENTS;
-    if (kernels->finite(len, bytes + first * element))
+    if (finite(len, bytes + first * element))
       continue;
     size_t bad = first;
-    while (kernels->finite(1, bytes + bad * element))
+    while (finite(1, bytes + bad * element))
       bad++;
     return bad;
   }

@@ -14,6 +14,8 @@
 
 /* What is summed, and how. */
 struct esp_gradient {
+  enum esp_isa isa;
+  enum esp_dtype dtype;                 /* of an element */
   const struct esp_kernels_of *kernels; /* of the element type */
   size_t size;                          /* of an element */
   const struct esp_grad *grads;         /* in the order of the sum */

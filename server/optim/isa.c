@@ -74,3 +74,9 @@ const struct esp_kernels_of *esp_kernels_get(enum esp_isa isa, enum esp_dtype dt
   ESP_CHECK(dtype == ESP_DTYPE_F32 || dtype == ESP_DTYPE_F64);
   return dtype == ESP_DTYPE_F32 ? &isa_kernels[isa]->f32 : &isa_kernels[isa]->f64;
 }
+
+const struct esp_kernels_half *esp_kernels_half_get(enum esp_isa isa, enum esp_dtype dtype) {
+  ESP_CHECK((unsigned)isa < ESP_ISA_LEN);
+  ESP_CHECK(dtype == ESP_DTYPE_BF16 || dtype == ESP_DTYPE_F16);
+  return dtype == ESP_DTYPE_BF16 ? &isa_kernels[isa]->bf16 : &isa_kernels[isa]->f16;
+}

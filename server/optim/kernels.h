@@ -49,9 +49,20 @@ struct esp_kernels_of {
   double (*squares)(size_t n, const void *data);                                     /* their sum, in double */
 };
 
+/* The kernels of an element type of 16 bits, in which floats travel. Widening is exact (a NaN becomes a quiet one),
+ * narrowing rounds to nearest, ties to even. */
+struct esp_kernels_half {
+  bool (*finite)(size_t n, const void *data);
+  void (*widen)(size_t n, const void *from, void *out);           /* to float */
+  void (*add)(size_t n, const void *a, const void *b, void *out); /* out = a + b: floats, but for b */
+  void (*narrow)(size_t n, const void *from, void *out); /* from float; what is too large becomes an infinity */
+};
+
 struct esp_kernels {
   struct esp_kernels_of f32; /* of float */
   struct esp_kernels_of f64; /* of double */
+  struct esp_kernels_half bf16;
+  struct esp_kernels_half f16;
 };
 
 extern const struct esp_kernels esp_kernels_sse2;

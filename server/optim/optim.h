@@ -70,6 +70,7 @@ struct esp_grad {
   bool transposed;
   uint64_t rows; /* of the parameter; both only where it is transposed */
   uint64_t cols;
+  enum esp_dtype dtype; /* bf16 or f16 for a parameter of f32: it counts as what it widens to. NONE: the parameter's */
 };
 
 /* Norms that a chain wants to know before it can step (clip_norm and its kin): a set of bits. */
@@ -104,13 +105,22 @@ void esp_optim_step_init(const struct esp_optim *optim, uint64_t step, const str
 /* One step on elements first .. first+n of a parameter (any range of it: the bits do not depend on the cut). All
  * tensors are whole. x and x_out: the value before and after, which may be the same memory or disjoint. states: updated
  * in place. grads: grads_len >= 1, summed in order; then, where grad_scale is not 1, multiplied by it. All of dtype f32
- * or f64, of any alignment, not overlapping but for x and x_out. The machine must have isa. */
+ * or f64 (but for narrower gradients), of any alignment, not overlapping but for x and x_out. The machine must have
+ * isa. */
 void esp_optim_apply(const struct esp_optim *optim, const struct esp_step *step, enum esp_isa isa, enum esp_dtype dtype,
                      uint64_t first, size_t n, const struct esp_grad *grads, size_t grads_len, double grad_scale,
                      const void *x, void *x_out, void *const *states);
 
-/* The index of the first NaN or infinity in n elements of f32 or f64, or n. data may be unaligned. */
+/* The index of the first NaN or infinity in n elements, or n. data may be unaligned. */
 size_t esp_finite_check(enum esp_isa isa, enum esp_dtype dtype, size_t n, const void *data);
+
+/* n elements of bf16 or f16 as floats: exactly, subnormal ones too; a NaN stays one. Nothing need be aligned. */
+void esp_widen(enum esp_isa isa, enum esp_dtype dtype, size_t n, const void *from, void *out);
+/* A tensor of floats, of [rows, cols], as bf16 or f16, row-major: rounded to nearest, ties to even; a NaN stays one.
+ * transposed: from is of [cols, rows]. False where a finite element is beyond the range of dtype: *ret_index is that of
+ * one, in out. Nothing need be aligned. */
+bool esp_narrow(enum esp_isa isa, enum esp_dtype dtype, uint64_t rows, uint64_t cols, const void *from, bool transposed,
+                void *out, uint64_t *ret_index) ESP_WARN_UNUSED;
 
 /* First values of a new parameter. */
 enum esp_init_kind { ESP_INIT_ZEROS, ESP_INIT_CONSTANT, ESP_INIT_UNIFORM, ESP_INIT_NORMAL, ESP_INIT_VALUE };

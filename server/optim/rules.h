@@ -68,5 +68,7 @@ void esp_optim_finish(struct esp_optim *optim);
 
 /* The kernels of an instruction set, which the machine has to support. */
 const struct esp_kernels_of *esp_kernels_get(enum esp_isa isa, enum esp_dtype dtype);
+/* Those of bf16 or f16. */
+const struct esp_kernels_half *esp_kernels_half_get(enum esp_isa isa, enum esp_dtype dtype);
 
 #endif

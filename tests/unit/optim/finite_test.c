@@ -6,7 +6,7 @@
 
 #define LEN_MAX 70
 
-static const enum esp_dtype dtypes[] = {ESP_DTYPE_F32, ESP_DTYPE_F64};
+static const enum esp_dtype dtypes[] = {ESP_DTYPE_F32, ESP_DTYPE_F64, ESP_DTYPE_BF16, ESP_DTYPE_F16};
 
 static void put(enum esp_dtype dtype, unsigned char *data, size_t index, uint64_t bits) {
   const size_t size = esp_dtype_size(dtype);
@@ -16,11 +16,15 @@ static void put(enum esp_dtype dtype, unsigned char *data, size_t index, uint64_
 /* The first bad element of n at `at`, whatever follows it, at each alignment. */
 static void finds_every_place(void **state) {
   (void)state;
-  const uint64_t bad_f32[] = {0x7f800000, 0xff800000, 0x7fc00000, 0xffc00000, 0x7f800001, 0xffffffff};
-  const uint64_t bad_f64[] = {0x7ff0000000000000, 0xfff0000000000000, 0x7ff8000000000000,
-                              0xfff8000000000000, 0x7ff0000000000001, 0xffffffffffffffff};
+  const uint64_t bad[][6] = {
+      {0x7f800000, 0xff800000, 0x7fc00000, 0xffc00000, 0x7f800001, 0xffffffff},
+      {0x7ff0000000000000, 0xfff0000000000000, 0x7ff8000000000000, 0xfff8000000000000, 0x7ff0000000000001,
+       0xffffffffffffffff},
+      {0x7f80, 0xff80, 0x7fc0, 0xffc0, 0x7f81, 0xffff},
+      {0x7c00, 0xfc00, 0x7e00, 0xfe00, 0x7c01, 0xffff},
+  };
   for (enum esp_isa isa = ESP_ISA_SSE2; isa < ESP_ISA_LEN; isa++) {
-    for (size_t d = 0; esp_isa_supported(isa) && d < 2; d++) {
+    for (size_t d = 0; esp_isa_supported(isa) && d < 4; d++) {
       const size_t size = esp_dtype_size(dtypes[d]);
       for (size_t n = 0; n <= LEN_MAX; n++) {
         unsigned char *memory = esp_malloc(n * size + n % 8 + 1);
@@ -29,7 +33,7 @@ static void finds_every_place(void **state) {
         memset(data, 0x11, n * size);
         assert_int_equal(esp_finite_check(isa, dtypes[d], n, data), n);
         for (size_t at = n; at-- > 0;) { /* those after it are bad already */
-          put(dtypes[d], data, at, d == 0 ? bad_f32[at % 6] : bad_f64[at % 6]);
+          put(dtypes[d], data, at, bad[d][at % 6]);
           assert_int_equal(esp_finite_check(isa, dtypes[d], n, data), at);
         }
         esp_free(memory);
@@ -53,6 +57,17 @@ static void knows_every_exponent(void **state) {
         assert_int_equal(esp_finite_check(isa, ESP_DTYPE_F64, 1, &bits), isfinite(number) != 0);
         assert_int_equal(esp_finite_check(isa, ESP_DTYPE_F32, 1, &bits32), isfinite(number32) != 0);
       }
+    }
+  }
+}
+
+static void knows_every_half(void **state) {
+  (void)state;
+  for (enum esp_isa isa = ESP_ISA_SSE2; isa < ESP_ISA_LEN; isa++) {
+    for (unsigned i = 0; esp_isa_supported(isa) && i < 65536; i++) {
+      const uint16_t bits = (uint16_t)i;
+      assert_int_equal(esp_finite_check(isa, ESP_DTYPE_BF16, 1, &bits), (i & 0x7f80) != 0x7f80);
+      assert_int_equal(esp_finite_check(isa, ESP_DTYPE_F16, 1, &bits), (i & 0x7c00) != 0x7c00);
     }
   }
 }
@@ -82,6 +97,6 @@ static void searches_long_data(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {ESP_TEST(finds_every_place), ESP_TEST(knows_every_exponent),
-                                     ESP_TEST(searches_long_data)};
+                                     ESP_TEST(knows_every_half), ESP_TEST(searches_long_data)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
