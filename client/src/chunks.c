@@ -12,7 +12,9 @@ static enum esp_code put_prefix(struct esp_chunk_writer *writer, const struct es
                                 size_t len, struct esp_status *st) {
   if (name->path == NULL) {
     uint8_t prefix[ESP_CHUNK_PREFIX_MAX];
-    size_t prefix_len = esp_wire_chunk_prefix(prefix, ESP_REQUEST_CHUNKS, name->leaf, name->index, offset, NULL, len);
+    const struct esp_chunk_tensor tensor = {.dtype = name->dtype};
+    size_t prefix_len = esp_wire_chunk_prefix(prefix, ESP_REQUEST_CHUNKS, name->leaf, name->index, offset,
+                                              offset == 0 && name->dtype != ESP_DTYPE_NONE ? &tensor : NULL, len);
     esp_call_append(writer->call, prefix, prefix_len);
     return ESP_OK;
   }

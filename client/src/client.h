@@ -202,6 +202,7 @@ struct esp_chunk_writer {
 };
 struct esp_chunk_name {
   esp_leaf_id leaf;                /* or */
+  enum esp_dtype dtype;            /* with a leaf: said in the first chunk; NONE: not said */
   uint64_t index;                  /* in a declaration, or */
   const char *path;                /* for a stage, NULL otherwise */
   const struct esp_tensor *tensor; /* described in the first chunk; with a path only; NULL: not described */

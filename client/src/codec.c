@@ -232,9 +232,22 @@ static Espalier__V1__PullRequest__Have **list_have(const struct esp_pull_ask *as
     message->parameter = have->parameter;
     message->version = have->version;
     message->view = (Espalier__V1__View)have->view;
+    message->dtype = (Espalier__V1__DType)have->dtype;
     list[len++] = message;
   }
   *ret_len = len;
+  return list;
+}
+
+/* In the order of the leaves; empty where all are wanted in their own. NULL without memory. */
+static Espalier__V1__DType *list_dtypes(const struct esp_pull_ask *ask, size_t *ret_len) {
+  bool any = false;
+  Espalier__V1__DType *list = esp_malloc_array(ask->len + 1, sizeof *list);
+  for (size_t i = 0; list != NULL && i < ask->len; i++) {
+    list[i] = (Espalier__V1__DType)ask->weights[i].dtype;
+    any = any || ask->weights[i].dtype != 0;
+  }
+  *ret_len = any ? ask->len : 0;
   return list;
 }
 
@@ -243,8 +256,9 @@ enum esp_code esp_encode_pull(struct esp_buf *buf, const struct esp_pull_ask *as
   pull.n_leaf_ids = ask->len;
   pull.leaf_ids = esp_malloc_array(ask->len + 1, sizeof *pull.leaf_ids);
   pull.have = list_have(ask, &pull.n_have);
+  pull.dtypes = list_dtypes(ask, &pull.n_dtypes);
   enum esp_code code = ESP_OK;
-  if (pull.leaf_ids == NULL || pull.have == NULL)
+  if (pull.leaf_ids == NULL || pull.have == NULL || pull.dtypes == NULL)
     code = esp_fail(st, ESP_RESOURCE_EXHAUSTED, "out of memory for a pull of %zu leaves", ask->len);
   for (size_t i = 0; i < ask->len && code == ESP_OK; i++)
     pull.leaf_ids[i] = ask->weights[i].leaf;
@@ -257,6 +271,7 @@ enum esp_code esp_encode_pull(struct esp_buf *buf, const struct esp_pull_ask *as
     code = esp_pb_pack(buf, &message.base, st);
   esp_free(pull.leaf_ids);
   esp_free(pull.have);
+  esp_free(pull.dtypes);
   return code;
 }
 

@@ -276,6 +276,7 @@ static struct esp_leaf_known *list_known(const struct declare *declare, const es
     const struct esp_leaf_spec *spec = &declare->specs[i];
     known[i] = (struct esp_leaf_known){.id = ids[i],
                                        .bytes = declare->bytes[i],
+                                       .dtype = spec->dtype,
                                        .path = esp_strdup(spec->path),
                                        .spec = keep ? copy_spec(declare, spec) : NULL};
     if (known[i].path == NULL || (keep && known[i].spec == NULL)) {

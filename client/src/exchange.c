@@ -28,28 +28,44 @@ static const char *path_of(const struct esp_leaf_known *leaf) {
   return leaf->path == NULL ? "?" : leaf->path;
 }
 
+/* Where the leaf is known: whether the bytes are its tensor's in that dtype. Which it travels in is the server's to
+ * say. */
+static enum esp_code check_bytes(const struct esp_leaf_known *leaf, const char *what, size_t index, size_t bytes,
+                                 enum esp_leaf_dtype dtype, struct esp_status *st) {
+  if (leaf == NULL || leaf->bytes == 0)
+    return ESP_OK;
+  enum esp_dtype own = (enum esp_dtype)leaf->dtype, wire = dtype == 0 ? own : (enum esp_dtype)dtype;
+  uint64_t expected = leaf->bytes / esp_dtype_size(own) * esp_dtype_size(wire);
+  if (bytes == expected)
+    return ESP_OK;
+  return esp_fail(st, ESP_INVALID_ARGUMENT, "leaf %s has %" PRIu64 " bytes%s%s, and %s %zu for it %zu", path_of(leaf),
+                  expected, dtype == 0 ? "" : " in ", dtype == 0 ? "" : esp_dtype_name(wire), what, index, bytes);
+}
+
 /* With the mutex held. */
-static enum esp_code check_leaf(const struct esp_client *client, const char *what, size_t index, esp_leaf_id id,
-                                const void *data, size_t bytes, const struct esp_leaf_known **ret,
+static enum esp_code check_leaf(const struct esp_client *client, const char *what, size_t index,
+                                const struct esp_weight *weight, const struct esp_leaf_known **ret,
                                 struct esp_status *st) {
-  if (id == 0)
+  if (weight->leaf == 0)
     return esp_fail(st, ESP_INVALID_ARGUMENT, "%s %zu names no leaf (its id is 0)", what, index);
-  const struct esp_leaf_known *leaf = esp_leaves_find(&client->leaves, id);
-  if (leaf != NULL && leaf->bytes != 0 && leaf->bytes != bytes)
-    return esp_fail(st, ESP_INVALID_ARGUMENT, "leaf %s has %" PRIu64 " bytes, and %s %zu for it %zu", path_of(leaf),
-                    leaf->bytes, what, index, bytes);
-  if (data == NULL || bytes == 0)
-    return esp_fail(st, ESP_INVALID_ARGUMENT, "%s %zu (leaf id %" PRIu64 ") has no memory", what, index, id);
-  *ret = leaf;
-  return ESP_OK;
+  if (weight->dtype != 0 && esp_dtype_size((enum esp_dtype)weight->dtype) == 0)
+    return esp_fail(st, ESP_INVALID_ARGUMENT, "%s %zu has dtype %u, which is none of enum esp_leaf_dtype", what, index,
+                    (unsigned)weight->dtype);
+  *ret = esp_leaves_find(&client->leaves, weight->leaf);
+  enum esp_code code = check_bytes(*ret, what, index, weight->bytes, weight->dtype, st);
+  if (code == ESP_OK && (weight->data == NULL || weight->bytes == 0))
+    code = esp_fail(st, ESP_INVALID_ARGUMENT, "%s %zu (leaf id %" PRIu64 ") has no memory", what, index, weight->leaf);
+  return code;
 }
 
 /* With the mutex held. */
 static enum esp_code plan_push(const struct esp_client *client, struct esp_push *push, struct esp_status *st) {
   for (size_t i = 0; i < push->len; i++) {
     const struct esp_gradient *grad = &push->grads[i];
+    const struct esp_weight same = {
+        .leaf = grad->leaf, .data = (void *)grad->data, .bytes = grad->bytes, .dtype = grad->dtype};
     const struct esp_leaf_known *leaf = NULL;
-    enum esp_code code = check_leaf(client, "gradient", i, grad->leaf, grad->data, grad->bytes, &leaf, st);
+    enum esp_code code = check_leaf(client, "gradient", i, &same, &leaf, st);
     if (code != ESP_OK)
       return code;
     push->skip[i] = leaf != NULL && leaf->frozen;
@@ -80,7 +96,7 @@ static enum esp_code plan_pull(const struct esp_client *client, struct esp_pull 
   for (size_t i = 0; i < pull->len; i++) {
     const struct esp_weight *weight = &pull->weights[i];
     const struct esp_leaf_known *leaf;
-    enum esp_code code = check_leaf(client, "weight", i, weight->leaf, weight->data, weight->bytes, &leaf, st);
+    enum esp_code code = check_leaf(client, "weight", i, weight, &leaf, st);
     if (code == ESP_OK && pull->rows != NULL)
       code = check_rows(weight, &pull->rows[i], i, st);
     if (code != ESP_OK)
@@ -182,7 +198,7 @@ static enum esp_code send_push(struct esp_exchange *ex, struct esp_call *call, s
   esp_call_lend_under(call, &ex->loans);
   while (code == ESP_OK && push->at < push->len && !esp_chunks_is_full(&writer)) {
     const struct esp_gradient *grad = &push->grads[push->at];
-    struct esp_chunk_name name = {.leaf = grad->leaf};
+    struct esp_chunk_name name = {.leaf = grad->leaf, .dtype = (enum esp_dtype)grad->dtype};
     if (!push->skip[push->at])
       code = esp_chunks_fill(&writer, &name, grad->data, grad->bytes, &push->offset, st);
     if (push->skip[push->at] || push->offset == grad->bytes) {
@@ -264,6 +280,7 @@ static void note_have(const struct esp_pull *pull, const struct esp_chunk *chunk
     *have = (struct esp_have){.parameter = chunk->tensor.parameter,
                               .version = chunk->tensor.version,
                               .view = (uint32_t)chunk->tensor.view,
+                              .dtype = (uint32_t)chunk->tensor.dtype,
                               .changed = true};
   if (pull->filled + chunk->data.left == pull->weights[pull->at].bytes && have->parameter != 0)
     have->lineage = pull->result.lineage;
@@ -285,6 +302,10 @@ static enum esp_code take_chunk(void *data, const struct esp_chunk *chunk, struc
                     " from byte %" PRIu64 " on was due",
                     chunk->leaf_id, chunk->offset, weight->leaf, pull->filled);
   uint64_t len = chunk->data.left;
+  enum esp_dtype dtype = (enum esp_dtype)weight->dtype;
+  if (pull->filled == 0 && dtype != ESP_DTYPE_NONE && chunk->tensor.dtype != dtype)
+    return esp_fail(st, ESP_INTERNAL, "the server sent leaf id %" PRIu64 " as %s, where %s was asked for", weight->leaf,
+                    esp_dtype_name(chunk->tensor.dtype), esp_dtype_name(dtype));
   if ((chunk->has_tensor && chunk->tensor.bytes != 0 && chunk->tensor.bytes != weight->bytes) ||
       len > weight->bytes - pull->filled)
     return esp_fail(st, ESP_INVALID_ARGUMENT, "weight %zu has memory for %zu bytes; leaf id %" PRIu64 " has %" PRIu64,

@@ -7,7 +7,8 @@
 
 struct esp_leaf_known {
   esp_leaf_id id;             /* 0: an empty place */
-  uint64_t bytes;             /* of the tensor; 0: not known */
+  uint64_t bytes;             /* of the tensor; 0: not known, nor is its dtype */
+  enum esp_leaf_dtype dtype;  /* its own */
   char *path;                 /* owned */
   bool frozen;                /* as last heard */
   struct esp_leaf_spec *spec; /* as it was declared, in a block of its own; NULL where it is not kept */

@@ -17,7 +17,7 @@ struct entry {
   uint32_t param; /* index in the layout */
   uint32_t push;  /* index in the list */
   uint32_t leaf;  /* index in the layout */
-  const void *grad;
+  const struct esp_slot *slot;
 };
 
 struct member {
@@ -54,9 +54,15 @@ static void commit_free(struct commit *commit) {
 
 /* ---- resolving ---- */
 
-static enum esp_code refuse_nonfinite(const struct esp_leaf *leaf, const struct esp_slot *slot, struct esp_status *st) {
-  double value = slot->dtype == ESP_DTYPE_F64 ? ((const double *)slot->data)[slot->nonfinite]
-                                              : (double)((const float *)slot->data)[slot->nonfinite];
+static enum esp_code refuse_nonfinite(enum esp_isa isa, const struct esp_leaf *leaf, const struct esp_slot *slot,
+                                      struct esp_status *st) {
+  const uint8_t *at = slot->data + slot->nonfinite * esp_dtype_size(slot->dtype);
+  float widened = 0;
+  if (esp_dtype_size(slot->dtype) == sizeof(uint16_t))
+    esp_widen(isa, slot->dtype, 1, at, &widened);
+  double value = slot->dtype == ESP_DTYPE_F64   ? *(const double *)at
+                 : slot->dtype == ESP_DTYPE_F32 ? (double)*(const float *)at
+                                                : (double)widened;
   return esp_fail(st, ESP_INVALID_ARGUMENT, "leaf %s: element %" PRIu64 " of the gradient is %s", leaf->path,
                   slot->nonfinite,
                   isnan(value) ? "NaN"
@@ -82,12 +88,12 @@ static void resolve_slot(struct commit *commit, uint32_t index, const struct esp
   } else if (slot->nonfinite != ESP_ALL_FINITE && commit->engine->options.on_nonfinite == ESP_NONFINITE_SKIP) {
     reply->skipped = true;
   } else if (slot->nonfinite != ESP_ALL_FINITE) {
-    member->code = refuse_nonfinite(leaf, slot, &member->st);
+    member->code = refuse_nonfinite(commit->engine->options.isa, leaf, slot, &member->st);
     member->nonfinite = true;
   } else {
     reply->applied++;
     commit->entries[commit->entries_len++] = (struct entry){
-        .param = leaf->param, .push = index, .leaf = (uint32_t)(leaf - commit->layout->leaves), .grad = slot->data};
+        .param = leaf->param, .push = index, .leaf = (uint32_t)(leaf - commit->layout->leaves), .slot = slot};
   }
 }
 
@@ -151,10 +157,11 @@ static void grads_list(struct commit *commit) {
   for (size_t i = 0; i < commit->entries_len; i++) {
     const struct entry *entry = &commit->entries[i];
     const struct esp_param *param = esp_place_param(&commit->layout->params[entry->param]);
-    commit->grads[i] = (struct esp_grad){.data = entry->grad,
+    commit->grads[i] = (struct esp_grad){.data = entry->slot->data,
                                          .transposed = commit->layout->leaves[entry->leaf].view == ESP_VIEW_TRANSPOSE,
                                          .rows = param->rows,
-                                         .cols = param->cols};
+                                         .cols = param->cols,
+                                         .dtype = entry->slot->dtype};
   }
 }
 

@@ -272,12 +272,14 @@ void esp_declare_free(struct esp_declare *declare); /* NULL is fine; not after c
 
 /* ---- pulls ---- */
 
-/* What the reader has of a leaf: sent again only where parameter, version or view are others by now. */
+/* What the reader has of a leaf: sent again only where parameter, version or view are others by now, or where he asks
+ * for another dtype than he has. */
 struct esp_have {
   uint64_t leaf_id;
   uint64_t param_id;
   uint64_t version;
   enum esp_view view;
+  enum esp_dtype dtype; /* ESP_DTYPE_NONE: the parameter's */
 };
 
 struct esp_pull_request {
@@ -287,6 +289,8 @@ struct esp_pull_request {
   size_t paths_len;
   const char *selection; /* "" for none; nothing named at all: every leaf */
   bool consistent;       /* one commit across all leaves */
+  enum esp_dtype dtype;  /* in which the values are wanted; ESP_DTYPE_NONE: each parameter's own */
+  const uint8_t *dtypes; /* one a leaf of leaf_ids, instead, where it is not ESP_DTYPE_NONE; NULL: no */
   uint64_t wait_ms;      /* for --max-copy-on-write; 0: --stall-timeout */
   uint64_t have_lineage; /* of what is in have; of another lineage it counts for nothing */
   const struct esp_have *have;
@@ -340,14 +344,16 @@ enum esp_pull_answer {
 };
 
 /* Resolves and checks everything. NOT_FOUND names the leaf (a removed one too); INVALID_ARGUMENT for a selection's
- * syntax or a leaf named twice; RESOURCE_EXHAUSTED names --max-copy-on-write where the pull can never fit into it. The
- * request is borrowed until the header came. */
+ * syntax, a leaf named twice or a dtype that is not narrower than the leaf's (UNIMPLEMENTED: for another than f32);
+ * RESOURCE_EXHAUSTED names --max-copy-on-write where the pull can never fit into it. The request is borrowed until the
+ * header came. */
 enum esp_code esp_pull_new(struct esp_engine *engine, const struct esp_pull_request *request,
                            esp_pull_callback callback, void *data, struct esp_pull **ret,
                            struct esp_status *st) ESP_WARN_UNUSED;
 /* Asks for the header, then for the next leaf's tensor. Waits for updates that were committed before and for
  * --max-copy-on-write (DEADLINE_EXCEEDED after wait_ms, naming it), never for the network. A consistent pull waits for
- * its header only; UNAVAILABLE where meanwhile the tree grew beyond what it had asked for. */
+ * its header only; UNAVAILABLE where meanwhile the tree grew beyond what it had asked for. OUT_OF_RANGE, naming the
+ * leaf: an element is too large for the dtype that is wanted. */
 enum esp_pull_answer esp_pull_next(struct esp_pull *pull);
 /* True: the pull waited for --max-copy-on-write, and the callback that was to come does not. Then, or once it has come,
  * the pull may be freed. */

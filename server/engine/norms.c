@@ -35,7 +35,7 @@ struct esp_measure *esp_measure_new(struct esp_engine *engine, size_t tensors, u
   struct esp_measure *measure = esp_calloc(1, sizeof(*measure));
   if (measure == NULL)
     return NULL;
-  size_t ranges = (size_t)(bytes / (ESP_SQUARES_ELEMENTS * sizeof(float))) + tensors + 1;
+  size_t ranges = (size_t)(bytes / (ESP_SQUARES_ELEMENTS * sizeof(uint16_t))) + tensors + 1; /* of the least dtype */
   measure->engine = engine;
   measure->done = done;
   measure->capacity = tensors;

@@ -19,34 +19,44 @@ void esp_pull_give_header(struct esp_pull *pull) {
   pull->callback(pull->data, ESP_OK, NULL, &event);
 }
 
-/* The leaf as it is seen: false where there is no memory to turn it. */
-static bool turn(const struct esp_leaf *leaf, const struct esp_place *place, struct esp_hold *hold) {
-  if (leaf->view == ESP_VIEW_IDENTITY)
-    return true;
-  return esp_hold_transpose(hold, esp_dtype_size(place->dtype), place->shape.dims[1], place->shape.dims[0]);
+/* Makes of the value what is wanted of leaf i: turned, narrowed, or as it lies. */
+static enum esp_code see(const struct esp_wanted *wanted, size_t i, struct esp_hold *hold, struct esp_status *st) {
+  if (esp_wanted_is_plain(wanted, i))
+    return ESP_OK;
+  const struct esp_leaf *leaf = esp_wanted_leaf(wanted, i);
+  const struct esp_param *param = esp_wanted_param(wanted, i);
+  const bool transposed = leaf->view == ESP_VIEW_TRANSPOSE;
+  const struct esp_seen seen = {.transposed = transposed,
+                                .rows = transposed ? param->cols : 1,
+                                .cols = transposed ? param->rows : param->elements,
+                                .dtype = param->dtype,
+                                .wire_dtype = esp_wanted_dtype(wanted, i)};
+  struct esp_status why;
+  enum esp_code code = esp_hold_copy(hold, &seen, &why);
+  return code == ESP_OK ? ESP_OK : esp_fail(st, code, "leaf %s: %s", leaf->path, why.message);
 }
 
 void esp_pull_give(struct esp_pull *pull, struct esp_hold *hold, uint64_t version) {
-  const struct esp_leaf *leaf = esp_wanted_leaf(&pull->wanted, pull->next++);
-  const struct esp_place *place = esp_layout_place(pull->wanted.layout, leaf);
+  const size_t next = pull->next++;
+  const struct esp_leaf *leaf = esp_wanted_leaf(&pull->wanted, next);
   struct esp_pull_event event = {0};
   struct esp_pin pin;
-  if (hold != NULL && !turn(leaf, place, hold)) {
-    struct esp_status st;
-    enum esp_code code = esp_fail(&st, ESP_RESOURCE_EXHAUSTED, "leaf %s: no memory to transpose it", leaf->path);
+  struct esp_status st;
+  enum esp_code code = hold == NULL ? ESP_OK : see(&pull->wanted, next, hold, &st);
+  if (code != ESP_OK) {
     esp_hold_unref(hold);
     esp_pull_fail(pull, code, &st);
     return;
   }
   if (hold != NULL) {
     pin = (struct esp_pin){.leaf_id = leaf->id,
-                           .param_id = place->id,
+                           .param_id = esp_layout_place(pull->wanted.layout, leaf)->id,
                            .version = version,
                            .view = leaf->view,
-                           .dtype = place->dtype,
+                           .dtype = esp_wanted_dtype(&pull->wanted, next),
                            .shape = esp_layout_shape(pull->wanted.layout, leaf),
                            .bytes = esp_hold_bytes(hold),
-                           .bytes_len = esp_place_param(place)->bytes,
+                           .bytes_len = (size_t)esp_wanted_bytes(&pull->wanted, next),
                            .hold = hold};
     event.pin = &pin;
     atomic_fetch_add(&pull->engine->bytes_pulled, pin.bytes_len);

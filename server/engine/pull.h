@@ -9,10 +9,11 @@ struct esp_wanted {
   struct esp_layout *layout; /* ref'd */
   uint32_t *leaves;          /* indices in it, in the order in which they are to come */
   size_t len;
-  uint64_t *have; /* by index: the version that the reader has, 0 for none; NULL: he has none at all */
-  uint64_t bytes; /* of all tensors */
-  uint64_t cost;  /* of pins on all of them */
-  size_t largest; /* the place in leaves of the tensor whose pin costs most */
+  uint8_t *dtypes; /* by index: in which it is wanted; ESP_DTYPE_NONE: it is not */
+  uint64_t *have;  /* by index: the version that the reader has, 0 for none; NULL: he has none at all */
+  uint64_t bytes;  /* of all tensors, as they are wanted */
+  uint64_t cost;   /* of pins on all of them */
+  size_t largest;  /* the place in leaves of the tensor whose pin costs most */
 };
 
 /* Takes over the layout's reference in any case. NOT_FOUND, INVALID_ARGUMENT, RESOURCE_EXHAUSTED (no memory). */
@@ -26,10 +27,22 @@ static inline const struct esp_leaf *esp_wanted_leaf(const struct esp_wanted *wa
 static inline struct esp_param *esp_wanted_param(const struct esp_wanted *wanted, size_t i) {
   return esp_place_param(esp_layout_place(wanted->layout, esp_wanted_leaf(wanted, i)));
 }
+static inline enum esp_dtype esp_wanted_dtype(const struct esp_wanted *wanted, size_t i) {
+  return (enum esp_dtype)wanted->dtypes[wanted->leaves[i]];
+}
+static inline uint64_t esp_wanted_bytes(const struct esp_wanted *wanted, size_t i) {
+  return esp_wanted_param(wanted, i)->elements * esp_dtype_size(esp_wanted_dtype(wanted, i));
+}
+/* Whether it is seen as it lies. */
+static inline bool esp_wanted_is_plain(const struct esp_wanted *wanted, size_t i) {
+  return esp_wanted_leaf(wanted, i)->view == ESP_VIEW_IDENTITY &&
+         esp_wanted_dtype(wanted, i) == esp_wanted_param(wanted, i)->dtype;
+}
 /* What a pin on one of them may cost. */
 static inline uint64_t esp_wanted_cost(const struct esp_wanted *wanted, size_t i) {
   uint64_t bytes = esp_wanted_param(wanted, i)->bytes;
-  return esp_wanted_leaf(wanted, i)->view == ESP_VIEW_IDENTITY ? esp_hold_cost(bytes) : esp_hold_cost_transposed(bytes);
+  return esp_wanted_is_plain(wanted, i) ? esp_hold_cost(bytes)
+                                        : esp_hold_cost_copied(bytes, esp_wanted_bytes(wanted, i));
 }
 static inline uint64_t esp_wanted_have(const struct esp_wanted *wanted, size_t i) {
   return wanted->have == NULL ? 0 : wanted->have[wanted->leaves[i]];

@@ -326,7 +326,7 @@ static bool gone_target(const struct esp_push *push, const struct esp_piece *pie
   if (gone == NULL)
     return false;
   *ret = (struct esp_upload_target){
-      .key = gone->id, .path = "that was removed", .dtype = gone->dtype, .bytes = gone->bytes};
+      .key = gone->id, .path = "that was removed", .dtype = gone->dtype, .bytes = gone->bytes, .may_be_narrow = true};
   return true;
 }
 
@@ -344,7 +344,8 @@ static enum esp_code push_target(struct esp_push *push, const struct esp_piece *
                                     .path = leaf->path,
                                     .dtype = place->dtype,
                                     .shape = shape,
-                                    .bytes = esp_place_param(place)->bytes};
+                                    .bytes = esp_place_param(place)->bytes,
+                                    .may_be_narrow = !push->is_stage};
   return ESP_OK;
 }
 

@@ -49,62 +49,94 @@ bool esp_upload_is_whole(const struct esp_upload *upload) {
   return upload->received == upload->total_bytes && upload->slots_len == upload->slots_declared;
 }
 
-/* What the sender says of the tensor, if anything, must be what the leaf is. */
+enum esp_code esp_travel_check(const char *path, enum esp_dtype dtype, enum esp_dtype wire, struct esp_status *st) {
+  size_t size = esp_dtype_size(wire);
+  if (wire == dtype || (dtype == ESP_DTYPE_F32 && size == sizeof(uint16_t)))
+    return ESP_OK;
+  if (size > 0 && size < esp_dtype_size(dtype))
+    return esp_fail(st, ESP_UNIMPLEMENTED, "leaf %s: dtype %s expected, got %s: only f32 travels narrower yet", path,
+                    esp_dtype_name(dtype), esp_dtype_name(wire));
+  return esp_fail(st, ESP_INVALID_ARGUMENT, "leaf %s: dtype %s expected, got %s", path,
+                  dtype == ESP_DTYPE_F32 ? "f32, bf16 or f16" : esp_dtype_name(dtype), esp_dtype_name(wire));
+}
+
+/* The dtype of a tensor's bytes: said with its first piece, or the target's. slot is NULL before that. */
+static enum esp_code wire_dtype(const struct esp_slot *slot, const struct esp_upload_target *target,
+                                const struct esp_piece *piece, enum esp_dtype *ret, struct esp_status *st) {
+  *ret = slot != NULL ? slot->dtype : target->dtype;
+  if (piece->dtype == ESP_DTYPE_NONE || piece->dtype == *ret)
+    return ESP_OK;
+  if (slot != NULL || !target->may_be_narrow)
+    return esp_fail(st, ESP_INVALID_ARGUMENT, "leaf %s: dtype %s expected, got %s", target->path, esp_dtype_name(*ret),
+                    esp_dtype_name(piece->dtype));
+  *ret = piece->dtype;
+  return esp_travel_check(target->path, target->dtype, piece->dtype, st);
+}
+
+/* What else the sender says of the tensor, if anything, must be what the leaf is. */
 static enum esp_code check_description(const struct esp_upload_target *target, const struct esp_piece *piece,
-                                       struct esp_status *st) {
+                                       uint64_t bytes, struct esp_status *st) {
   char expected[ESP_SHAPE_TEXT_MAX], got[ESP_SHAPE_TEXT_MAX];
   if (piece->rows_len > 0)
     return esp_fail(st, ESP_UNIMPLEMENTED, "leaf %s: row-sparse tensors are not built yet", target->path);
-  bool is_other = piece->dtype != ESP_DTYPE_NONE && piece->dtype != target->dtype;
-  size_t size = esp_dtype_size(piece->dtype);
-  if (is_other && size > 0 && size < esp_dtype_size(target->dtype))
-    return esp_fail(st, ESP_UNIMPLEMENTED, "leaf %s: dtype %s expected, got %s: narrower ones are not built yet",
-                    target->path, esp_dtype_name(target->dtype), esp_dtype_name(piece->dtype));
-  if (is_other)
-    return esp_fail(st, ESP_INVALID_ARGUMENT, "leaf %s: dtype %s expected, got %s", target->path,
-                    esp_dtype_name(target->dtype), esp_dtype_name(piece->dtype));
   if (piece->has_shape && target->shape != NULL && !esp_shape_equal(&piece->shape, target->shape))
     return esp_fail(st, ESP_INVALID_ARGUMENT, "leaf %s: shape %s expected, got %s", target->path,
                     esp_shape_print(target->shape, expected), esp_shape_print(&piece->shape, got));
-  if (piece->tensor_bytes != 0 && piece->tensor_bytes != target->bytes)
-    return esp_fail(st, ESP_INVALID_ARGUMENT, "leaf %s: %" PRIu64 " bytes expected, got %" PRIu64, target->path,
-                    target->bytes, piece->tensor_bytes);
+  if (piece->tensor_bytes != 0 && piece->tensor_bytes != bytes)
+    return esp_fail(st, ESP_INVALID_ARGUMENT, "leaf %s: %" PRIu64 " bytes expected, got %" PRIu64, target->path, bytes,
+                    piece->tensor_bytes);
   return ESP_OK;
 }
 
-static enum esp_code slot_begin(struct esp_upload *upload, const struct esp_upload_target *target,
-                                struct esp_status *st) {
+static enum esp_code slot_begin(struct esp_upload *upload, const struct esp_upload_target *target, enum esp_dtype dtype,
+                                uint64_t bytes, struct esp_status *st) {
   if (upload->slots_len == upload->slots_declared)
     return esp_fail(st, ESP_INVALID_ARGUMENT,
                     "leaf %s is one more than the %" PRIu64 " leaves that the header declares", target->path,
                     upload->slots_declared);
-  if (target->bytes > upload->total_bytes - upload->assigned)
+  if (bytes > upload->total_bytes - upload->assigned)
     return esp_fail(st, ESP_INVALID_ARGUMENT,
                     "leaf %s: its %" PRIu64 " bytes do not fit: the header declares %" PRIu64 " in all, and %" PRIu64
                     " belong to other leaves",
-                    target->path, target->bytes, upload->total_bytes, upload->assigned);
+                    target->path, bytes, upload->total_bytes, upload->assigned);
+  ESP_CHECK(upload->slots != NULL); /* one is declared */
   struct esp_slot *slot = &upload->slots[upload->slots_len];
   *slot = (struct esp_slot){.key = target->key,
-                            .bytes = target->bytes,
+                            .bytes = bytes,
                             .nonfinite = ESP_ALL_FINITE,
                             .data = (uint8_t *)upload->block + BLOCK_HEAD + upload->block_used,
-                            .dtype = target->dtype};
+                            .dtype = dtype};
   esp_map_put(&upload->map, target->key, upload->slots_len++);
-  upload->assigned += target->bytes;
-  upload->block_used += (target->bytes + ESP_CACHE_LINE - 1) / ESP_CACHE_LINE * ESP_CACHE_LINE;
+  upload->assigned += bytes;
+  upload->block_used += (bytes + ESP_CACHE_LINE - 1) / ESP_CACHE_LINE * ESP_CACHE_LINE;
   upload->recent = slot;
   return ESP_OK;
 }
 
-/* Finds the tensor's slot, or begins it. */
-static enum esp_code slot_of(struct esp_upload *upload, const struct esp_upload_target *target, struct esp_status *st) {
-  if (upload->recent != NULL && upload->recent->key == target->key)
-    return ESP_OK;
-  const uintptr_t *index = esp_map_get(&upload->map, target->key);
+/* The tensor's slot becomes the recent one; NULL where it has none yet. */
+static struct esp_slot *slot_find(struct esp_upload *upload, uint64_t key) {
+  if (upload->recent != NULL && upload->recent->key == key)
+    return upload->recent;
+  const uintptr_t *index = esp_map_get(&upload->map, key);
   if (index == NULL)
-    return slot_begin(upload, target, st);
+    return NULL;
   upload->recent = &upload->slots[*index];
-  return ESP_OK;
+  return upload->recent;
+}
+
+/* Finds the piece's tensor, or begins it. */
+static enum esp_code slot_of(struct esp_upload *upload, const struct esp_upload_target *target,
+                             const struct esp_piece *piece, struct esp_status *st) {
+  const struct esp_slot *slot = slot_find(upload, target->key);
+  if (slot != NULL && !piece->has_tensor)
+    return ESP_OK;
+  enum esp_dtype dtype;
+  enum esp_code code = wire_dtype(slot, target, piece, &dtype, st);
+  if (code != ESP_OK)
+    return code;
+  uint64_t bytes = target->bytes / esp_dtype_size(target->dtype) * esp_dtype_size(dtype);
+  code = check_description(target, piece, bytes, st);
+  return code != ESP_OK || slot != NULL ? code : slot_begin(upload, target, dtype, bytes, st);
 }
 
 /* Looks at the elements that are complete; the rest of one that a cut splits waits for the next piece. */
@@ -122,11 +154,7 @@ static void slot_check(struct esp_slot *slot, enum esp_isa isa) {
 
 enum esp_code esp_upload_feed(struct esp_upload *upload, const struct esp_upload_target *target,
                               const struct esp_piece *piece, struct esp_status *st) {
-  enum esp_code code = ESP_OK;
-  if (piece->has_tensor)
-    code = check_description(target, piece, st);
-  if (code == ESP_OK)
-    code = slot_of(upload, target, st);
+  enum esp_code code = slot_of(upload, target, piece, st);
   if (code != ESP_OK)
     return code;
   struct esp_slot *slot = upload->recent;

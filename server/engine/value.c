@@ -3,6 +3,7 @@
  * current one its spare goes, so readers cost nothing once they have ended. */
 #include "engine/value.h"
 
+#include <inttypes.h>
 #include <string.h>
 
 #include "base/check.h"
@@ -109,20 +110,35 @@ uint64_t esp_hold_cost(uint64_t len) {
 #define COPY_HEAD ESP_CACHE_LINE
 _Static_assert(sizeof(struct esp_block) <= COPY_HEAD, "the block's header lies before the bytes");
 
-uint64_t esp_hold_cost_transposed(uint64_t len) {
-  return esp_hold_cost(len) + COPY_HEAD + len;
+uint64_t esp_hold_cost_copied(uint64_t len, uint64_t copy_len) {
+  return esp_hold_cost(len) + COPY_HEAD + copy_len;
 }
 
-bool esp_hold_transpose(struct esp_hold *hold, size_t size, uint64_t rows, uint64_t cols) {
-  ESP_CHECK(hold->buffer != NULL && hold->buffer->len == size * rows * cols);
+static enum esp_code narrow(enum esp_isa isa, const struct esp_seen *seen, const void *from, void *out,
+                            struct esp_status *st) {
+  uint64_t index;
+  if (esp_narrow(isa, seen->wire_dtype, seen->rows, seen->cols, from, seen->transposed, out, &index))
+    return ESP_OK;
+  return esp_fail(st, ESP_OUT_OF_RANGE, "element %" PRIu64 " is too large for %s", index,
+                  esp_dtype_name(seen->wire_dtype));
+}
+
+enum esp_code esp_hold_copy(struct esp_hold *hold, const struct esp_seen *seen, struct esp_status *st) {
+  size_t size = esp_dtype_size(seen->dtype), elements = (size_t)(seen->rows * seen->cols);
   struct esp_buffer *buffer = hold->buffer;
-  hold->copy = esp_budget_take(&hold->world->copies, COPY_HEAD + buffer->len);
+  ESP_CHECK(buffer != NULL && buffer->len == elements * size);
+  hold->copy = esp_budget_take(&hold->world->copies, COPY_HEAD + elements * esp_dtype_size(seen->wire_dtype));
   if (hold->copy == NULL)
-    return false;
-  esp_transpose(size, rows, cols, buffer->data, 0, (size_t)(rows * cols), (uint8_t *)hold->copy + COPY_HEAD);
+    return esp_fail(st, ESP_RESOURCE_EXHAUSTED, "no memory for a copy as it is to be sent");
+  void *out = (uint8_t *)hold->copy + COPY_HEAD;
+  enum esp_code code = ESP_OK;
+  if (seen->wire_dtype != seen->dtype)
+    code = narrow(hold->world->isa, seen, buffer->data, out, st);
+  else
+    esp_transpose(size, seen->rows, seen->cols, buffer->data, 0, elements, out);
   hold->buffer = NULL;
   buffer_unpin(buffer);
-  return true;
+  return code;
 }
 
 const void *esp_hold_bytes(const struct esp_hold *hold) {

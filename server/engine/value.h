@@ -46,21 +46,29 @@ struct esp_hold {
   _Atomic uint64_t refs;
   struct esp_world *world;
   struct esp_buffer *buffer; /* pinned, or NULL */
-  struct esp_block *copy;    /* instead: the other way round, or NULL */
+  struct esp_block *copy;    /* instead: as the reader sees it, or NULL */
   uint64_t bytes;            /* reserved */
   struct esp_job job;        /* answers those who wait for the bytes */
 };
 
-/* What a pin on a value of len bytes may cost; of one that is to be transposed too. */
+/* What a pin on a value of len bytes may cost; of one that is to be copied to copy_len bytes too. */
 uint64_t esp_hold_cost(uint64_t len);
-uint64_t esp_hold_cost_transposed(uint64_t len);
+uint64_t esp_hold_cost_copied(uint64_t len, uint64_t copy_len);
 /* One reference, and no bytes until whoever had them granted sets them. NULL without memory. */
 struct esp_hold *esp_hold_new(struct esp_world *world);
 /* Pins the value. False without memory for the spare. */
 bool esp_hold_pin(struct esp_hold *hold, struct esp_buffer *current) ESP_WARN_UNUSED;
-/* Holds a copy, [rows, cols] of elements of `size` bytes, of the value, which lies the other way round, and lets go of
- * the value itself. False without memory. */
-bool esp_hold_transpose(struct esp_hold *hold, size_t size, uint64_t rows, uint64_t cols) ESP_WARN_UNUSED;
+/* How a reader sees a value. */
+struct esp_seen {
+  bool transposed; /* of rank 2: it lies the other way round */
+  uint64_t rows;   /* that he sees; of another rank 1, and all elements */
+  uint64_t cols;
+  enum esp_dtype dtype;      /* of the value */
+  enum esp_dtype wire_dtype; /* of what he sees: the same, or one of 16 bits for f32 */
+};
+/* Holds a copy of the value as it is seen, and lets go of the value itself. RESOURCE_EXHAUSTED without memory;
+ * OUT_OF_RANGE, naming the element, where it is too large for what is seen. */
+enum esp_code esp_hold_copy(struct esp_hold *hold, const struct esp_seen *seen, struct esp_status *st) ESP_WARN_UNUSED;
 const void *esp_hold_bytes(const struct esp_hold *hold);
 
 #endif

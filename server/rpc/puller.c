@@ -217,9 +217,25 @@ void esp_puller_step(struct esp_puller *puller) {
 
 static enum esp_code check_request(const Espalier__V1__PullRequest *request, struct esp_status *st) {
   enum esp_code code = esp_tree_check(request->tree, st);
-  if (code == ESP_OK && request->dtype != ESPALIER__V1__DTYPE__DTYPE_UNSPECIFIED)
-    code = esp_fail(st, ESP_UNIMPLEMENTED, "a pull in another dtype is not built yet");
+  if (code == ESP_OK && request->n_dtypes > 0 && request->n_dtypes != request->n_leaf_ids)
+    code = esp_fail(st, ESP_INVALID_ARGUMENT, "a pull of %zu leaf_ids has %zu dtypes", request->n_leaf_ids,
+                    request->n_dtypes);
   return code;
+}
+
+/* Makes the engine's form of the leaves' dtypes. What is none stays none. */
+static enum esp_code take_dtypes(struct esp_puller *puller, const Espalier__V1__PullRequest *request,
+                                 struct esp_status *st) {
+  if (request->n_dtypes == 0)
+    return ESP_OK;
+  puller->dtypes = esp_malloc_array(request->n_dtypes, sizeof(*puller->dtypes));
+  if (puller->dtypes == NULL)
+    return esp_fail(st, ESP_RESOURCE_EXHAUSTED, "no memory for a pull");
+  for (size_t i = 0; i < request->n_dtypes; i++) {
+    uint32_t dtype = (uint32_t)request->dtypes[i];
+    puller->dtypes[i] = (uint8_t)(dtype < UINT8_MAX ? dtype : UINT8_MAX);
+  }
+  return ESP_OK;
 }
 
 /* Makes the engine's form of what the client has. */
@@ -236,7 +252,8 @@ static enum esp_code take_have(struct esp_puller *puller, const Espalier__V1__Pu
                                         .param_id = have->parameter,
                                         .version = have->version,
                                         .view = have->view == ESPALIER__V1__VIEW__VIEW_TRANSPOSE ? ESP_VIEW_TRANSPOSE
-                                                                                                 : ESP_VIEW_IDENTITY};
+                                                                                                 : ESP_VIEW_IDENTITY,
+                                        .dtype = (enum esp_dtype)have->dtype};
   }
   return ESP_OK;
 }
@@ -250,6 +267,8 @@ void esp_puller_begin(struct esp_puller *puller, struct esp_call *call, struct e
   puller->code = check_request(request, &puller->st);
   if (puller->code == ESP_OK)
     puller->code = take_have(puller, request, &puller->st);
+  if (puller->code == ESP_OK)
+    puller->code = take_dtypes(puller, request, &puller->st);
   if (puller->code == ESP_OK) {
     struct esp_pull_request wanted = {
         .leaf_ids = request->leaf_ids,
@@ -258,6 +277,8 @@ void esp_puller_begin(struct esp_puller *puller, struct esp_call *call, struct e
         .paths_len = request->n_paths,
         .selection = request->selection,
         .consistent = request->consistent,
+        .dtype = (enum esp_dtype)request->dtype,
+        .dtypes = puller->dtypes,
         .wait_ms = request->wait_ms,
         .have_lineage = request->have_lineage,
         .have = puller->have,
@@ -284,5 +305,7 @@ void esp_puller_done(struct esp_puller *puller) {
   esp_page_done(&puller->page);
   esp_free(puller->have);
   puller->have = NULL;
+  esp_free(puller->dtypes);
+  puller->dtypes = NULL;
   esp_decoded_done(&puller->request);
 }

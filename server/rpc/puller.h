@@ -14,6 +14,7 @@ struct esp_puller {
   struct esp_call *call;         /* NULL before begin */
   struct esp_decoded request;    /* owned: the engine borrows from it */
   struct esp_have *have;         /* owned, likewise */
+  uint8_t *dtypes;               /* owned, likewise */
   struct esp_pull *pull;         /* owned */
   struct esp_event got;          /* the engine's callback; armed while the header or a pin is awaited */
   struct esp_pull_header header; /* until it was written */

@@ -63,6 +63,13 @@ def described(path, **tensor):
     return messages
 
 
+def in_two_dtypes():
+    """A push of net.s byte by byte, the second in another dtype."""
+    chunks = [types.Chunk(path="net.s", offset=offset, data=b"1") for offset in (0, 1)]
+    chunks[0].tensor.dtype, chunks[1].tensor.dtype = types.DTYPE_BF16, types.DTYPE_F16
+    return [wire.PushRequest(push=push_header({"net.s": bytes(2)}), chunks=chunks)]
+
+
 def w_at(*offsets):
     """A push with 16 bytes of net.w at these offsets."""
     chunks = [types.Chunk(path="net.w", offset=offset, data=bytes(16)) for offset in offsets]
@@ -88,6 +95,9 @@ row("a path that no leaf has")(lambda case: push(case, {"net.c": B}))
 row("a chunk that names no leaf")(lambda case: push(case, {0: B}))
 row("a gradient for a buffer")(lambda case: push(case, {"net.mean": f64(1, 2)}))
 row("another dtype")(lambda case: push(case, {}, described("net.s", dtype="DTYPE_F64")))
+row("a gradient narrower than an f64 leaf")(lambda case: push(case, {}, described("net.w", dtype="DTYPE_BF16")))
+row("a leaf in two dtypes")(lambda case: push(case, {}, in_two_dtypes()))
+row("a bf16 gradient of too many bytes")(lambda case: push(case, {}, described("net.s", dtype="DTYPE_BF16", bytes=4)))
 row("another shape")(lambda case: push(case, {}, described("net.w", shape=[3, 2])))
 row("too few bytes")(lambda case: push(case, {"net.w": f64(1, 2)}))
 row("too many bytes")(lambda case: push(case, {"net.w": f64(*range(7))}, total_bytes=100, leaf_count=2))

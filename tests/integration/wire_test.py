@@ -108,12 +108,12 @@ class Pushes(WireCase):
         self.refused_push(INVALID_ARGUMENT, "leaf net.w: 48 bytes expected, got 40", described(bytes=40))
         self.refused_push(INVALID_ARGUMENT, "leaf net.w: 48 bytes expected, got", described(bytes=1 << 62))
         for dtype in ("f32", "bf16", "f16"):
-            message = f"leaf net.w: dtype f64 expected, got {dtype}: narrower"
+            message = f"leaf net.w: dtype f64 expected, got {dtype}: only f32 travels narrower yet"
             self.refused_push(UNIMPLEMENTED, message, described(dtype="DTYPE_" + dtype.upper()))
         self.refused_push(INVALID_ARGUMENT, "leaf net.w: dtype f64 expected", described(dtype=17))
         wider = push_messages({"single": bytes(4)})
         wider[1].chunks[0].tensor.dtype = types.DTYPE_F64
-        self.refused_push(INVALID_ARGUMENT, "leaf single: dtype f32 expected, got f64", wider)
+        self.refused_push(INVALID_ARGUMENT, "leaf single: dtype f32, bf16 or f16 expected, got f64", wider)
         self.refused_push(UNIMPLEMENTED, "leaf net.w: row-sparse", described(rows=[1 << 63]))
 
     def test_offsets(self):

@@ -145,11 +145,13 @@ enum esp_code esp_declare_with(esp_client *client, const struct esp_leaf_spec *l
                                const struct esp_declare_options *options, esp_leaf_id *ret_leaves,
                                struct esp_status *st) ESP_WARN_UNUSED;
 
-/* One leaf's gradient: bytes is the whole tensor's, in the leaf's dtype, row-major. */
+/* One leaf's gradient: bytes is the whole tensor's, in dtype, row-major. A leaf of ESP_F32 takes ESP_BF16 and ESP_F16
+ * too, at half the bytes: it is stepped as by the floats that they widen to. */
 struct esp_gradient {
   esp_leaf_id leaf;
   const void *data;
   size_t bytes;
+  enum esp_leaf_dtype dtype; /* 0: the leaf's */
 };
 
 /* What became of a push. */
@@ -167,7 +169,8 @@ struct esp_push_result {
 };
 
 /* Pushes gradients as one unit: applied as a whole, once, or not at all; retries included. Returns when it is applied.
- * ret may be NULL. INVALID_ARGUMENT names the leaf: wrong bytes, a leaf named twice, a buffer, a non-finite gradient;
+ * ret may be NULL. INVALID_ARGUMENT names the leaf: wrong bytes or dtype, a leaf named twice, a buffer, a non-finite
+ * gradient; UNIMPLEMENTED: a narrower dtype for an ESP_F64 leaf;
  * NOT_FOUND: no such leaf; RESOURCE_EXHAUSTED: larger than the server's --max-staged, or no memory here;
  * DEADLINE_EXCEEDED, UNAVAILABLE, or no memory for the server's answer (the message says so): it may or may not have
  * been applied, and the next push tells nothing of it; ABORTED: new lineage, nothing was applied
@@ -176,11 +179,13 @@ struct esp_push_result {
 enum esp_code esp_push(esp_client *client, const struct esp_gradient *grads, size_t len, struct esp_push_result *ret,
                        struct esp_status *st) ESP_WARN_UNUSED;
 
-/* One leaf's value, to be written to data: bytes is the whole tensor's size, in the leaf's dtype. */
+/* One leaf's value, to be written to data: bytes is the whole tensor's size, in dtype. Of a leaf of ESP_F32 the server
+ * gives ESP_BF16 and ESP_F16 too, at half the bytes: rounded to nearest, ties to even. */
 struct esp_weight {
   esp_leaf_id leaf;
   void *data;
   size_t bytes;
+  enum esp_leaf_dtype dtype; /* 0: the leaf's */
 };
 
 /* Which value of a leaf the caller's memory holds. Zeroed: none. Pulls read and write it; nobody else need look in,
@@ -190,6 +195,7 @@ struct esp_have {
   uint64_t parameter;
   uint64_t version;
   uint32_t view;
+  uint32_t dtype;
   bool changed; /* the last pull wrote the memory */
 };
 
@@ -221,7 +227,8 @@ struct esp_pull_result {
 /* Pulls weights. No tensor is torn; different tensors may be of different commits. Needs no session: a client that only
  * reads gets the ids from esp_find. On failure the memory may be partly written. ret may
  * be NULL. It names one leaf at least (INVALID_ARGUMENT). NOT_FOUND, INVALID_ARGUMENT (bytes is not the tensor's; a
- * leaf named twice), DEADLINE_EXCEEDED, UNAVAILABLE, ABORTED. */
+ * leaf named twice; a dtype in which the leaf does not travel), OUT_OF_RANGE (an element is too large for the dtype;
+ * the leaf is named), UNIMPLEMENTED (a narrower dtype of an ESP_F64 leaf), DEADLINE_EXCEEDED, UNAVAILABLE, ABORTED. */
 enum esp_code esp_pull(esp_client *client, const struct esp_weight *weights, size_t len, struct esp_pull_result *ret,
                        struct esp_status *st) ESP_WARN_UNUSED;
 /* The same with options, which may be NULL. After a failure `have` still tells what data holds. RESOURCE_EXHAUSTED: a

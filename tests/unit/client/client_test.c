@@ -174,7 +174,7 @@ static void test_arguments(void **state) {
       fail_msg("case %zu: %s", i, st.message);
   }
   assert_int_equal(esp_declare(client, NULL, 0, &id, &st), ESP_INVALID_ARGUMENT);
-  struct esp_gradient bad_grads[] = {{0, &value, 4}, {1, NULL, 4}, {1, &value, 0}};
+  struct esp_gradient bad_grads[] = {{0, &value, 4, 0}, {1, NULL, 4, 0}, {1, &value, 0, 0}};
   for (size_t i = 0; i < 3; i++)
     assert_int_equal(esp_push(client, &bad_grads[i], 1, NULL, &st), ESP_INVALID_ARGUMENT);
   assert_int_equal(esp_pull(client, NULL, 0, NULL, &st), ESP_INVALID_ARGUMENT);
@@ -248,7 +248,7 @@ static void test_refused_until_the_deadline(void **state) {
   uint64_t begin_ms = esp_now_ms();
   struct esp_status st;
   float value = 1;
-  struct esp_gradient grad = {1, &value, 4};
+  struct esp_gradient grad = {1, &value, 4, 0};
   assert_int_equal(esp_push(client, &grad, 1, NULL, &st), ESP_UNAVAILABLE);
   assert_non_null(strstr(st.message, "connection refused"));
   assert_true(esp_now_ms() - begin_ms >= 50);
@@ -290,7 +290,7 @@ static void push_to_stuck(bool speaks) {
   esp_client *client = open_client(stuck.target, 300, 0);
   pretend_session(client);
   size_t bytes = (size_t)24 << 20;
-  struct esp_gradient grads[2] = {{1, NULL, bytes}, {2, NULL, 4}};
+  struct esp_gradient grads[2] = {{1, NULL, bytes, 0}, {2, NULL, 4, 0}};
   grads[0].data = calloc(1, bytes);
   grads[1].data = calloc(1, 4);
   for (int round = 0; round < 2; round++) {
@@ -330,7 +330,7 @@ static void *push_run(void *data) {
   struct pusher *pusher = data;
   size_t bytes = (size_t)8 << 20;
   void *memory = calloc(1, bytes);
-  struct esp_gradient grad = {1, memory, bytes};
+  struct esp_gradient grad = {1, memory, bytes, 0};
   pusher->code = esp_push(pusher->client, &grad, 1, NULL, NULL);
   free(memory);
   return NULL;
@@ -365,7 +365,7 @@ static void test_calls_to_a_stuck_server(void **state) {
   struct esp_leaf_spec spec = {.path = "a", .dtype = ESP_F32};
   esp_leaf_id id;
   float value;
-  struct esp_weight weight = {1, &value, 4};
+  struct esp_weight weight = {1, &value, 4, 0};
   struct esp_tensor tensor;
   struct esp_description *description;
   assert_int_equal(esp_ping(client, &st), ESP_DEADLINE_EXCEEDED);
@@ -414,7 +414,7 @@ static void test_leaves_of_an_old_lineage(void **state) {
   esp_client *client = open_client("127.0.0.1:1", 1000, 1);
   pretend_session(client);
   assert_true(esp_leaves_reserve(&client->leaves, 1));
-  struct esp_leaf_known leaf = {.id = 1, .bytes = 4, .path = esp_strdup("a"), .frozen = true};
+  struct esp_leaf_known leaf = {.id = 1, .bytes = 4, .dtype = ESP_F32, .path = esp_strdup("a"), .frozen = true};
   esp_leaves_put(&client->leaves, &leaf);
   client->leaves_lineage = 1;
   uint64_t lineage;
@@ -424,8 +424,8 @@ static void test_leaves_of_an_old_lineage(void **state) {
   client->lineage = 2;
   struct esp_status st;
   float value = 0;
-  struct esp_gradient grad = {1, &value, 4};
-  struct esp_weight weight = {1, &value, 4};
+  struct esp_gradient grad = {1, &value, 4, 0};
+  struct esp_weight weight = {1, &value, 4, 0};
   assert_int_equal(esp_push(client, &grad, 1, NULL, &st), ESP_ABORTED);
   assert_non_null(strstr(st.message, "its lineage is 0000000000000002, the leaves were declared in 0000000000000001"));
   assert_int_equal(esp_pull(client, &weight, 1, NULL, &st), ESP_ABORTED);

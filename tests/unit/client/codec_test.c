@@ -116,9 +116,10 @@ static void test_chunk_by_path(void **state) {
 static void test_pull(void **state) {
   (void)state;
   float data[3];
-  const struct esp_weight weights[3] = {{7, data, 4}, {8, data, 4}, {9, data, 4}};
-  const struct esp_have have[3] = {
-      {.lineage = 5, .parameter = 70, .version = 3}, {.lineage = 4}, {.lineage = 5, .parameter = 90, .view = 1}};
+  struct esp_weight weights[3] = {{7, data, 4, 0}, {8, data, 4, 0}, {9, data, 4, 0}};
+  const struct esp_have have[3] = {{.lineage = 5, .parameter = 70, .version = 3, .dtype = 3},
+                                   {.lineage = 4},
+                                   {.lineage = 5, .parameter = 90, .view = 1}};
   struct esp_pull_ask ask = {
       .weights = weights, .have = have, .len = 3, .consistent = true, .have_lineage = 5, .wait_ms = 11};
   struct esp_buf buf = {0};
@@ -131,8 +132,18 @@ static void test_pull(void **state) {
   assert_int_equal(pull->n_have, 2);
   assert_true(pull->have[0]->leaf_id == 7 && pull->have[0]->parameter == 70 && pull->have[0]->version == 3);
   assert_true(pull->have[1]->leaf_id == 9 && pull->have[1]->view == ESPALIER__V1__VIEW__VIEW_TRANSPOSE);
+  assert_int_equal(pull->have[0]->dtype, ESPALIER__V1__DTYPE__DTYPE_BF16);
+  assert_int_equal(pull->n_dtypes, 0);
   espalier__v1__stream_request__free_unpacked(message, NULL);
-  for (int n = 0; n < 2; n++) {
+  weights[1].dtype = ESP_F16;
+  esp_buf_done(&buf);
+  assert_int_equal(esp_encode_pull(&buf, &ask, NULL), ESP_OK);
+  message = espalier__v1__stream_request__unpack(NULL, buf.len, buf.data);
+  assert_int_equal(message->pull->n_dtypes, 3);
+  assert_int_equal(message->pull->dtypes[0], ESPALIER__V1__DTYPE__DTYPE_UNSPECIFIED);
+  assert_int_equal(message->pull->dtypes[1], ESPALIER__V1__DTYPE__DTYPE_F16);
+  espalier__v1__stream_request__free_unpacked(message, NULL);
+  for (int n = 0; n < 3; n++) {
     esp_alloc_fail_at(n);
     assert_int_equal(esp_encode_pull(&buf, &ask, NULL), ESP_RESOURCE_EXHAUSTED);
   }

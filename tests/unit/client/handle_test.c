@@ -58,7 +58,7 @@ static esp_client *open_client(const char *target, uint64_t deadline_ms) {
 }
 
 static float value = 1;
-static const struct esp_gradient grad = {1, &value, sizeof value};
+static const struct esp_gradient grad = {1, &value, sizeof value, 0};
 
 static esp_handle *begin(esp_client *client) {
   esp_handle *handle = NULL;
@@ -74,7 +74,7 @@ static void test_no_handle(void **state) {
   esp_client *client = open_client("127.0.0.1:1", 1000);
   esp_handle *handle = (esp_handle *)&value;
   struct esp_status st;
-  struct esp_gradient nameless = {0, &value, sizeof value};
+  struct esp_gradient nameless = {0, &value, sizeof value, 0};
   assert_int_equal(esp_push_begin(client, &nameless, 1, NULL, NULL, NULL, &handle, &st), ESP_INVALID_ARGUMENT);
   assert_int_equal(esp_pull_begin(client, NULL, 0, NULL, NULL, NULL, NULL, &handle, &st), ESP_INVALID_ARGUMENT);
   for (int n = 0; n < 3; n++) { /* the handle, the push's plan, the lanes */

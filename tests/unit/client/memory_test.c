@@ -153,19 +153,20 @@ static enum esp_code run_explain(struct scene *scene, struct esp_status *st) {
 }
 
 static enum esp_code run_push(struct scene *scene, struct esp_status *st) {
-  const struct esp_gradient grads[2] = {{scene->leaves[0], gradients, sizeof(gradients)},
-                                        {scene->leaves[1], gradients, 12}};
+  const struct esp_gradient grads[2] = {{scene->leaves[0], gradients, sizeof(gradients), 0},
+                                        {scene->leaves[1], gradients, 12, 0}};
   return esp_push(scene->client, grads, 2, NULL, st);
 }
 
 static enum esp_code run_pull(struct scene *scene, struct esp_status *st) {
-  const struct esp_weight wanted[2] = {{scene->leaves[1], weights, 12}, {scene->leaves[0], weights, sizeof(weights)}};
+  const struct esp_weight wanted[2] = {{scene->leaves[1], weights, 12, 0},
+                                       {scene->leaves[0], weights, sizeof(weights), 0}};
   return esp_pull(scene->client, wanted, 2, NULL, st);
 }
 
 static enum esp_code run_push_pull(struct scene *scene, struct esp_status *st) {
-  const struct esp_gradient grad = {scene->leaves[0], gradients, sizeof(gradients)};
-  const struct esp_weight wanted = {scene->leaves[0], weights, sizeof(weights)};
+  const struct esp_gradient grad = {scene->leaves[0], gradients, sizeof(gradients), 0};
+  const struct esp_weight wanted = {scene->leaves[0], weights, sizeof(weights), 0};
   return esp_push_pull(scene->client, &grad, 1, &wanted, 1, NULL, NULL, st);
 }
 
@@ -214,15 +215,16 @@ static enum esp_code run_server_info(struct scene *scene, struct esp_status *st)
 
 /* What is known of both leaves already is asked about; nothing is. */
 static enum esp_code run_pull_with(struct scene *scene, struct esp_status *st) {
-  const struct esp_weight wanted[2] = {{scene->leaves[1], weights, 12}, {scene->leaves[0], weights, sizeof(weights)}};
+  const struct esp_weight wanted[2] = {{scene->leaves[1], weights, 12, 0},
+                                       {scene->leaves[0], weights, sizeof(weights), 0}};
   struct esp_have have[2] = {0};
   const struct esp_pull_options options = {.consistent = true, .have = have};
   return esp_pull_with(scene->client, wanted, 2, &options, NULL, st);
 }
 
 static enum esp_code run_handle(struct scene *scene, struct esp_status *st) {
-  const struct esp_gradient grad = {scene->leaves[0], gradients, sizeof(gradients)};
-  const struct esp_weight wanted = {scene->leaves[0], weights, sizeof(weights)};
+  const struct esp_gradient grad = {scene->leaves[0], gradients, sizeof(gradients), 0};
+  const struct esp_weight wanted = {scene->leaves[0], weights, sizeof(weights), 0};
   esp_handle *handle;
   enum esp_code code =
       esp_push_pull_begin(scene->client, &grad, 1, &wanted, 1, NULL, NULL, NULL, NULL, NULL, &handle, st);

@@ -147,7 +147,8 @@ static void test_refusals(void **state) {
   refuse(&fixture, &(struct esp_push_header){.leaf_count = 0, .total_bytes = 8}, p, 0, ESP_INVALID_ARGUMENT,
          "8 bytes in 0 leaves");
   p[0] = piece_of(a, 0, &three), p[0].has_tensor = true, p[0].dtype = ESP_DTYPE_F32;
-  refuse(&fixture, &h1, p, 1, ESP_UNIMPLEMENTED, "leaf net.a: dtype f64 expected, got f32: narrower");
+  refuse(&fixture, &h1, p, 1, ESP_UNIMPLEMENTED,
+         "leaf net.a: dtype f64 expected, got f32: only f32 travels narrower yet");
   p[0] = piece_of(a, 0, &three), p[0].has_tensor = true, p[0].has_shape = true;
   p[0].shape = (struct esp_shape){.rank = 2, .dims = {1, 3}};
   refuse(&fixture, &h1, p, 1, ESP_INVALID_ARGUMENT, "leaf net.a: shape [3] expected, got [1, 3]");
