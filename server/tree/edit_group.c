@@ -300,7 +300,8 @@ enum esp_code esp_edit_name_selection(struct esp_edit *edit, const char *name, c
   if (code == ESP_OK && *text) {
     struct esp_status why;
     code = esp_selector_check(text, strlen(text), &why);
-    code = code == ESP_OK ? code : esp_fail(st, code, "selection \"%s\": %s", name, why.message);
+    code = code == ESP_OK ? esp_selection_check(esp_edit_now(edit), name, text, st)
+                          : esp_fail(st, code, "selection \"%s\": %s", name, why.message);
   }
   code = code == ESP_OK ? selection_name(edit, name, text, st) : code;
   return esp_edit_failed(edit, code);

@@ -256,6 +256,84 @@ static void evaluation_done(struct evaluation *evaluation) {
   }
 }
 
+/* ---- circles ---- */
+
+/* The named selections that one leads to, each once, in the order in which they are met. */
+struct leads {
+  const struct esp_layout *layout;
+  const char *name; /* whose circle it would be */
+  size_t *list;     /* indices in the layout's; owned */
+  size_t *from;     /* by index: the place in the list of what named it + 1, 0: the text itself; owned */
+  bool *met;        /* by index; owned */
+  size_t len;
+};
+
+/* Adds what the text names; whether that is the name itself. A text that can't be parsed names nothing. */
+static bool leads_add(struct leads *leads, const char *text, size_t from) {
+  const struct esp_sel_source source = {.text = text, .len = strlen(text)};
+  struct esp_sel_program program;
+  bool found = false;
+  if (source.len == 0 || esp_sel_parse(&source, &program, NULL) != ESP_OK) {
+    return false;
+  }
+  for (size_t i = 0; i < program.steps_len; i++) {
+    const struct esp_sel_term *term = program.steps[i].op == ESP_SEL_TERM ? program.steps[i].term : NULL;
+    if (!term || term->kind != ESP_SEL_NAMED) {
+      continue;
+    }
+    found = found || selection_compare(leads->name, text + term->value_at, term->value_len) == 0;
+    const struct esp_named_selection *sel = selection_find(leads->layout, text + term->value_at, term->value_len);
+    size_t at = sel ? (size_t)(sel - leads->layout->selections) : 0;
+    if (sel && !leads->met[at]) {
+      leads->met[at] = true;
+      leads->from[at] = from;
+      leads->list[leads->len++] = at;
+    }
+  }
+  esp_sel_program_done(&program);
+  return found;
+}
+
+/* last: the place in the list of the one that names the name, + 1, or 0 where the text itself does. */
+static enum esp_code leads_fail(const struct leads *leads, size_t last, struct esp_status *st) {
+  char through[512] = "";
+  size_t used = 0;
+  size_t steps = 0;
+  for (size_t place = last; place > 0; place = leads->from[leads->list[place - 1]]) {
+    steps++;
+  }
+  for (; steps > 0 && used < sizeof through; steps--) { /* from the first one that the text names */
+    size_t place = last;
+    for (size_t i = 1; i < steps; i++) {
+      place = leads->from[leads->list[place - 1]];
+    }
+    used += (size_t)snprintf(through + used, sizeof through - used, "%s@%s", used > 0 ? ", " : ", through ",
+                             leads->layout->selections[leads->list[place - 1]].name);
+  }
+  return esp_fail(st, ESP_INVALID_ARGUMENT, "the named selection @%s would refer to itself%s", leads->name, through);
+}
+
+enum esp_code esp_selection_check(const struct esp_layout *layout, const char *name, const char *text,
+                                  struct esp_status *st) {
+  size_t room = layout->selections_len + 1;
+  struct leads leads = {.layout = layout,
+                        .name = name,
+                        .list = esp_calloc(room, sizeof *leads.list),
+                        .from = esp_calloc(room, sizeof *leads.from),
+                        .met = esp_calloc(room, sizeof *leads.met)};
+  enum esp_code code = leads.list && leads.from && leads.met ? ESP_OK : esp_sel_no_memory(st);
+  bool found = code == ESP_OK && leads_add(&leads, text, 0);
+  size_t place = 0;
+  for (; !found && code == ESP_OK && place < leads.len; place++) {
+    found = leads_add(&leads, layout->selections[leads.list[place]].text, place + 1);
+  }
+  code = found ? leads_fail(&leads, place, st) : code;
+  esp_free(leads.list);
+  esp_free(leads.from);
+  esp_free(leads.met);
+  return code;
+}
+
 /* ---- selections ---- */
 
 static enum esp_code selection_new(size_t len, struct esp_selection *ret, struct esp_status *st) {

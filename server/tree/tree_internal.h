@@ -236,4 +236,9 @@ void esp_edit_keep_group(struct esp_edit *edit, uint32_t param, const char *beca
 /* A leaf less is bound to the parameter; with the last one it goes. */
 void esp_edit_unbind(struct esp_edit *edit, uint32_t param);
 
+/* INVALID_ARGUMENT where a selection of this name and text would refer to itself, naming those that it does that
+ * through. */
+enum esp_code esp_selection_check(const struct esp_layout *layout, const char *name, const char *text,
+                                  struct esp_status *st) ESP_WARN_UNUSED;
+
 #endif

@@ -175,6 +175,17 @@ def check(text):
     Parser(Nothing(), text).whole()
 
 
+def check_circle(model, name, text):
+    """BadSelector where what it names leads back to it."""
+    met, texts = set(), [text]
+    while texts:
+        named = set(re.findall(r"@\s*([^\s()&|!:<>=@]+)", texts.pop()))
+        if name in named:
+            raise BadSelector(name)
+        texts += [model.selections[one] for one in named - met if one in model.selections]
+        met |= named
+
+
 def select(model, text):
     """The leaves, in path order; perhaps none."""
     if text == "":

@@ -68,7 +68,6 @@ ROWS = (
     ("freeze, a missing operand", freeze("enc &"), BAD, r"selector, column 6: "),
     ("freeze, an unknown selection", freeze("@nosuch"), BAD, r'selector, column 2: no selection is named "nosuch"'),
     ("freeze, one that refers to what is gone", freeze("@old"), NONE, r'no leaf matches "gone\.\*"'),
-    ("freeze, one that refers to itself", freeze("@loop"), BAD, r"the named selection @loop refers to itself"),
     ("freeze, a bad number", freeze("size>1e9"), BAD, r"selector, column 7: "),
     ("freeze, too long", freeze("a" * 8193), BAD, r"8193 bytes is longer than 8192"),
     ("thaw, no match", thaw("enc.2"), NONE, r'no leaf matches "enc\.2"; nearest: "enc\.0'),
@@ -171,6 +170,8 @@ ROWS = (
     ("add, a bad path", add("a.b&c", 1), BAD, r'path "a\.b&c": component 2 '),
     ("add, nothing", {"add": {}}, BAD, r"adds a leaf without saying which"),
     # The rest.
+    ("name, what refers to itself", name("new", "enc | @new"), BAD, r"the named selection @new would refer to itself$"),
+    ("name, a circle", name("old", "@loop"), BAD, r"the named selection @old would refer to itself, through @loop, @pool$"),
     ("name, no name", name("", "enc"), BAD, r"the name of a selection is empty"),
     ("name, a bad name", name("a b", "enc"), BAD, r'selection "a b" has white space'),
     ("name, bad text", name("new", "enc &"), BAD, r'selection "new": selector, column 6: '),

@@ -42,7 +42,7 @@ class Refuse(Case):
         )
         trained = [path for path in self.params if path != "mean"]
         self.push(self.gradients(*trained))
-        self.c.apply(refusals.name("old", "gone.*"), refusals.name("loop", "enc | @loop"))
+        self.c.apply(refusals.name("old", "gone.*"), refusals.name("loop", "enc | @pool"), refusals.name("pool", "@old"))
         self.c.freeze("pre.f", reason="so that there is a history")
 
     def everything(self):

@@ -182,6 +182,37 @@ static void selections(void **state) {
   tree_drop(layout);
 }
 
+/* What names itself by way of others is refused; what it names need not be there, and may be named anew later. */
+static void selections_in_circles(void **state) {
+  (void)state;
+  struct esp_layout *layout = tree_of((const char *[]){"a"}, 1);
+  struct esp_status st;
+  struct esp_edit *edit = esp_edit_new(layout);
+  expect_fail(esp_edit_name_selection(edit, "a", "x | @a", &st), &st, ESP_INVALID_ARGUMENT,
+              "the named selection @a would refer to itself");
+  assert_null(strstr(st.message, "through"));
+  esp_edit_free(edit);
+  edit = esp_edit_new(layout);
+  name_ok(edit, "a", "x & !@b");
+  name_ok(edit, "b", "@c | @e | @nosuch");
+  name_ok(edit, "c", "@d & (x | @d)");
+  name_ok(edit, "e", "@d");
+  name_ok(edit, "d", "y");
+  finish(edit, &layout);
+  struct esp_layout *before = layout;
+  edit = esp_edit_new(layout);
+  expect_fail(esp_edit_name_selection(edit, "d", "y | @a", &st), &st, ESP_INVALID_ARGUMENT,
+              "the named selection @d would refer to itself, through @a, @b, @c");
+  struct esp_diff diff;
+  assert_int_equal(esp_edit_finish(edit, &layout, &diff, &st), ESP_INVALID_ARGUMENT);
+  assert_ptr_equal(layout, before);
+  edit = esp_edit_new(layout);
+  name_ok(edit, "b", "x");
+  name_ok(edit, "d", "@a");
+  finish(edit, &layout);
+  tree_drop(layout);
+}
+
 static void tag_ok(struct esp_edit *edit, const char *node, const char *tag) {
   struct esp_status st;
   expect_ok(esp_edit_tag(edit, node, strlen(node), tag, &st), &st);
@@ -296,6 +327,7 @@ int main(void) {
       ESP_TEST(groups_are_refused),
       ESP_TEST(unassigning),
       ESP_TEST(selections),
+      ESP_TEST(selections_in_circles),
       ESP_TEST(tags),
       ESP_TEST(regrouping_does_not_grow),
       ESP_TEST(operations_survive_failing_allocations),
