@@ -212,6 +212,8 @@ static enum esp_code apply_build(struct esp_apply *apply, struct esp_status *st)
   code = esp_edit_finish(tx->edit, &apply->layout, &apply->record->diff, st);
   apply->reply.diff = apply->record->diff;
   apply->record->undoes = apply->operations_len == 1 ? tx->undoes : 0;
+  if (code == ESP_OK)
+    esp_work_note_groups(&tx->work, apply->layout, apply->base->leaf_id_next);
   if (code == ESP_OK && tx->settles)
     code = esp_work_settle(&tx->work, apply->layout, st);
   return code;

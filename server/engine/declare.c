@@ -307,19 +307,6 @@ static enum esp_code declare_aliases(struct esp_declare *declare, struct esp_edi
   return code;
 }
 
-/* Groups that leaves were put into, and that nobody has defined. */
-static void declare_note(struct esp_declare *declare) {
-  for (size_t i = 0; i < declare->leaves_len; i++) {
-    if (!declare->added[i])
-      continue;
-    const struct esp_layout *layout = declare->layout;
-    const struct esp_place *place = esp_layout_place(layout, esp_layout_leaf_by_id(layout, declare->ids[i]));
-    if (strcmp(place->group_assigned, layout->groups[place->group].name) != 0)
-      esp_work_note(&declare->work, "group %s is not defined: %s steps what is assigned to it", place->group_assigned,
-                    layout->groups[place->group].name);
-  }
-}
-
 static void declare_enqueue(struct esp_declare *declare) {
   esp_work_enqueue(&declare->work, declare->batch);
   for (size_t i = 0; i < declare->leaves_len; i++) {
@@ -391,7 +378,7 @@ static enum esp_code declare_build(struct esp_declare *declare, struct esp_layou
     code = esp_work_settle(&declare->work, declare->layout, st);
   if (code != ESP_OK)
     return code;
-  declare_note(declare);
+  esp_work_note_groups(&declare->work, declare->layout, base->leaf_id_next);
   declare->batch =
       esp_batch_new(declare->engine->pool, declare->reply.added + declare->work.len, declare_done, declare);
   return declare->batch == NULL ? no_memory(st) : ESP_OK;

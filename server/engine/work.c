@@ -69,6 +69,16 @@ void esp_work_note(struct esp_work *work, const char *format, ...) {
     work->notes[work->notes_len++] = copy;
 }
 
+void esp_work_note_groups(struct esp_work *work, const struct esp_layout *layout, uint64_t first_id) {
+  for (uint64_t id = first_id; id < layout->leaf_id_next; id++) {
+    const struct esp_leaf *leaf = esp_layout_leaf_by_id(layout, id);
+    const struct esp_place *place = leaf == NULL ? NULL : esp_layout_place(layout, leaf);
+    if (place != NULL && strcmp(place->group_assigned, layout->groups[place->group].name) != 0)
+      esp_work_note(work, "group %s is not defined: %s steps what is assigned to it", place->group_assigned,
+                    ESP_GROUP_DEFAULT);
+  }
+}
+
 /* ---- memory ---- */
 
 enum esp_code esp_room_check(const struct esp_engine *engine, const char *path, uint64_t bytes, struct esp_status *st) {

@@ -34,6 +34,9 @@ bool esp_work_give(struct esp_work *work, struct esp_param *from, struct esp_par
 /* Once each; more than ESP_NOTES_MAX are dropped, as where there is no memory: notes tell, they do not do. */
 void esp_work_note(struct esp_work *work, const char *format, ...) ESP_PRINTF(2, 3);
 
+/* Of leaves with this id and higher ones: what is assigned to them and not defined. */
+void esp_work_note_groups(struct esp_work *work, const struct esp_layout *layout, uint64_t first_id);
+
 /* RESOURCE_EXHAUSTED naming the leaf where so many more bytes exceed --max-tree. */
 enum esp_code esp_room_check(const struct esp_engine *engine, const char *path, uint64_t bytes,
                              struct esp_status *st) ESP_WARN_UNUSED;

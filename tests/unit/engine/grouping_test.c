@@ -259,6 +259,37 @@ static void test_all_or_nothing(void **state) {
   fixture_close(&fixture);
 }
 
+/* Whoever adds a leaf to a group that nobody has defined is told, alone or among many, by its own assignment or by one
+ * above it; not if the transaction defines it. */
+static void test_add_to_an_undefined_group(void **state) {
+  (void)state;
+  struct fixture fixture;
+  struct outcome outcome;
+  const char *said = "group later is not defined: default steps what is assigned to it";
+  fixture_open(&fixture);
+  struct esp_declare_leaf leaves[4] = {vector_f64("x.a", 1), vector_f64("x.b", 1), vector_f64("y.a", 1),
+                                       vector_f64("z.a", 1)};
+  leaves[0].group = leaves[1].group = leaves[3].group = "later";
+  apply_ok(&fixture, (struct esp_operation){.kind = ESP_OPERATION_ADD, .leaf = &leaves[0]}, &outcome);
+  assert_int_equal(outcome.notes_len, 1);
+  assert_string_equal(outcome.note, said);
+  const struct esp_operation two[] = {{.kind = ESP_OPERATION_ADD, .leaf = &leaves[1]},
+                                      {.kind = ESP_OPERATION_REGROUP, .selection = "x", .to = "later"}};
+  assert_int_equal(apply_ops(&fixture, two, 2, &outcome), ESP_OK);
+  assert_int_equal(outcome.notes_len, 1);
+  assert_string_equal(outcome.note, said);
+  leaves[2].path = "x.c";
+  apply_ok(&fixture, (struct esp_operation){.kind = ESP_OPERATION_ADD, .leaf = &leaves[2]}, &outcome);
+  assert_string_equal(outcome.note, said);
+  const struct esp_operation defined[] = {
+      {.kind = ESP_OPERATION_ADD, .leaf = &leaves[3]},
+      {.kind = ESP_OPERATION_DEFINE_GROUP, .name = "later", .to = "sgd(lr=1)"},
+  };
+  assert_int_equal(apply_ops(&fixture, defined, 2, &outcome), ESP_OK);
+  assert_int_equal(outcome.notes_len, 0);
+  fixture_close(&fixture);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       ESP_TEST(test_regroup),
@@ -270,6 +301,7 @@ int main(void) {
       ESP_TEST(test_regroup_over_nearer),
       ESP_TEST(test_reset_and_reinit),
       ESP_TEST(test_all_or_nothing),
+      ESP_TEST(test_add_to_an_undefined_group),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
