@@ -382,26 +382,15 @@ static void tell_shares(struct subject *subject) {
     add(subject, "shared with", text(subject, "%" PRIu32 " more", others - told), "", 0);
 }
 
-/* The assignment that counts for a path: the nearest enclosing one. The root's is always there. */
-static const struct esp_assignment *nearest(const struct esp_layout *layout, const struct esp_leaf *leaf) {
-  const struct esp_assignment *assignment = NULL;
-  size_t len = leaf->path_len;
-  while ((assignment = esp_layout_assignment(layout, leaf->path, len)) == NULL && len > 0) {
-    while (len > 0 && leaf->path[--len] != '.') {
-    }
-  }
-  return assignment;
-}
-
 static void tell_group(struct subject *subject) {
   const struct esp_layout *layout = subject->explain->layout;
   const struct esp_place *place = subject->place;
   const struct esp_leaf *primary = &layout->leaves[place->primary];
   const struct esp_group *group = &layout->groups[place->group];
-  const struct esp_assignment *at = nearest(layout, primary);
-  const struct line *line = at == NULL ? NULL : find_newest(subject->explain, "group", at->node);
+  const struct esp_assignment *at = esp_layout_nearest(layout, primary->path, primary->path_len);
+  const struct line *line = find_newest(subject->explain, "group", at->node);
   const struct line *defined = find_newest(subject->explain, "optimizer", group->name);
-  const char *node = at == NULL || at->node_len == 0 ? "the root" : at->node;
+  const char *node = at->node_len == 0 ? "the root" : at->node;
   const char *of = primary == subject->leaf ? "" : text(subject, ", where its primary leaf %s is", primary->path);
   bool falls_back = strcmp(place->group_assigned, group->name) != 0;
   const char *because =

@@ -42,21 +42,16 @@ static void print_init(const struct esp_init *init, char *text, size_t size) {
   }
 }
 
-/* Whether a parameter gets this operation's item: a thaw resets what it thaws. */
-static bool is_meant(const struct esp_operation *op, const struct esp_place *place) {
-  return op->kind != ESP_OPERATION_THAW || (op->reset_state && place->frozen);
-}
-
 /* Puts an item into the queue of each parameter of the selection, once. */
-static enum esp_code each_param(struct esp_transaction *tx, const struct esp_operation *op,
-                                const struct esp_selection *sel, const struct esp_item *item, struct esp_status *st) {
+static enum esp_code each_param(struct esp_transaction *tx, const struct esp_selection *sel,
+                                const struct esp_item *item, struct esp_status *st) {
   const struct esp_layout *view = esp_edit_view(tx->edit);
   uint8_t *seen = esp_calloc(view->params_len / 8 + 1, 1);
   enum esp_code code = seen == NULL ? esp_transaction_memory(st) : ESP_OK;
   for (size_t i = 0; i < sel->len && code == ESP_OK; i++) {
     uint32_t param = view->leaves[sel->leaves[i]].param;
     const struct esp_place *place = &view->params[param];
-    if ((seen[param / 8] & (1U << param % 8)) != 0 || !is_meant(op, place))
+    if ((seen[param / 8] & (1U << param % 8)) != 0)
       continue;
     seen[param / 8] |= (uint8_t)(1U << param % 8);
     tx->work.resets += item->kind == ESP_ITEM_RESET;
@@ -67,37 +62,41 @@ static enum esp_code each_param(struct esp_transaction *tx, const struct esp_ope
   return code;
 }
 
+enum esp_code esp_operation_reset(struct esp_transaction *tx, const struct esp_selection *sel, bool only_frozen,
+                                  struct esp_status *st) {
+  const struct esp_layout *view = esp_edit_view(tx->edit);
+  struct esp_item item = {.kind = ESP_ITEM_RESET};
+  struct esp_selection meant = {.leaves = esp_malloc_array(sel->len + 1, sizeof(uint32_t))};
+  enum esp_code code = meant.leaves == NULL ? esp_transaction_memory(st) : ESP_OK;
+  for (size_t i = 0; code == ESP_OK && i < sel->len; i++) {
+    const struct esp_leaf *leaf = &view->leaves[sel->leaves[i]];
+    if (leaf->kind == ESP_KIND_TRAINED && (!only_frozen || esp_layout_place(view, leaf)->frozen))
+      meant.leaves[meant.len++] = sel->leaves[i];
+  }
+  if (code == ESP_OK)
+    code = each_param(tx, &meant, &item, st);
+  if (code == ESP_OK)
+    code = esp_edit_touch(tx->edit, &meant, "state", "reset", st);
+  esp_selection_done(&meant);
+  return code;
+}
+
 /* It waits for what is being applied to all that it names, also to what somebody else froze a moment ago. */
 enum esp_code esp_operation_freeze(struct esp_transaction *tx, bool frozen, bool reset_state,
                                    const struct esp_selection *sel, const struct esp_timer *timer,
                                    struct esp_status *st) {
-  const struct esp_operation op = {.kind = frozen ? ESP_OPERATION_FREEZE : ESP_OPERATION_THAW,
-                                   .reset_state = reset_state};
-  struct esp_item item = {.kind = frozen ? ESP_ITEM_BARRIER : ESP_ITEM_RESET};
-  enum esp_code code = each_param(tx, &op, sel, &item, st);
+  struct esp_item barrier = {.kind = ESP_ITEM_BARRIER};
+  enum esp_code code = frozen ? each_param(tx, sel, &barrier, st) : ESP_OK;
+  if (code == ESP_OK && reset_state)
+    code = esp_operation_reset(tx, sel, true, st);
   return code == ESP_OK ? esp_edit_freeze_timed(tx->edit, sel, frozen, timer, st) : code;
 }
 
 static enum esp_code run_detach(struct esp_transaction *tx, const struct esp_operation *op,
                                 const struct esp_selection *sel, struct esp_status *st) {
   struct esp_item item = {.kind = ESP_ITEM_BARRIER};
-  enum esp_code code = each_param(tx, op, sel, &item, st);
+  enum esp_code code = each_param(tx, sel, &item, st);
   return code == ESP_OK ? esp_edit_detach(tx->edit, sel, op->kind == ESP_OPERATION_DETACH, st) : code;
-}
-
-/* Buffers have no optimizer state: they are passed over. */
-static enum esp_code run_reset(struct esp_transaction *tx, const struct esp_operation *op, struct esp_selection *sel,
-                               struct esp_status *st) {
-  const struct esp_layout *view = esp_edit_view(tx->edit);
-  struct esp_item item = {.kind = ESP_ITEM_RESET};
-  size_t trained = 0;
-  for (size_t i = 0; i < sel->len; i++) {
-    if (view->leaves[sel->leaves[i]].kind == ESP_KIND_TRAINED)
-      sel->leaves[trained++] = sel->leaves[i];
-  }
-  sel->len = trained;
-  enum esp_code code = each_param(tx, op, sel, &item, st);
-  return code == ESP_OK ? esp_edit_touch(tx->edit, sel, "state", "reset", st) : code;
 }
 
 static enum esp_code run_reinit(struct esp_transaction *tx, const struct esp_operation *op,
@@ -105,7 +104,7 @@ static enum esp_code run_reinit(struct esp_transaction *tx, const struct esp_ope
   char text[128];
   struct esp_item item = {.kind = ESP_ITEM_FILL, .fill = {.init = op->init}};
   print_init(&op->init, text, sizeof(text));
-  enum esp_code code = each_param(tx, op, sel, &item, st);
+  enum esp_code code = each_param(tx, sel, &item, st);
   return code == ESP_OK ? esp_edit_touch(tx->edit, sel, "value", text, st) : code;
 }
 
@@ -129,8 +128,7 @@ static enum esp_code run_set(struct esp_transaction *tx, const struct esp_operat
       return esp_transaction_memory(st);
   }
   enum esp_code code = esp_edit_touch(tx->edit, sel, "value", "set", st);
-  struct esp_item reset = {.kind = ESP_ITEM_RESET};
-  return code == ESP_OK && op->reset_state ? each_param(tx, op, sel, &reset, st) : code;
+  return code == ESP_OK && op->reset_state ? esp_operation_reset(tx, sel, false, st) : code;
 }
 
 static enum esp_code run_rename(struct esp_transaction *tx, const struct esp_operation *op, struct esp_status *st) {
@@ -163,7 +161,7 @@ static enum esp_code run_selected(struct esp_transaction *tx, const struct esp_o
   case ESP_OPERATION_REINIT:
     return run_reinit(tx, op, sel, st);
   case ESP_OPERATION_RESET:
-    return run_reset(tx, op, sel, st);
+    return esp_operation_reset(tx, sel, false, st);
   default:
     return esp_fail(st, ESP_INTERNAL, "an operation of kind %d takes no selection", (int)op->kind);
   }

@@ -35,6 +35,10 @@ enum esp_code esp_operation_fail(const struct esp_operation *op, size_t index, s
 enum esp_code esp_operation_run(struct esp_transaction *tx, const struct esp_operation *op,
                                 const struct esp_push *stage, struct esp_status *st) ESP_WARN_UNUSED;
 
+/* The optimizer state of the leaves' parameters begins afresh, of all or of those that are frozen. Buffers have none:
+ * they are passed over. */
+enum esp_code esp_operation_reset(struct esp_transaction *tx, const struct esp_selection *sel, bool only_frozen,
+                                  struct esp_status *st) ESP_WARN_UNUSED;
 /* Freezes or thaws, with a timer for each parameter (NULL: none), and the items for it. */
 enum esp_code esp_operation_freeze(struct esp_transaction *tx, bool frozen, bool reset_state,
                                    const struct esp_selection *sel, const struct esp_timer *timer,
@@ -84,21 +88,6 @@ enum esp_code esp_operation_define(struct esp_transaction *tx, const struct esp_
  * same, or where its diff was not kept. */
 enum esp_code esp_operation_undo(struct esp_transaction *tx, const struct esp_operation *op,
                                  struct esp_status *st) ESP_WARN_UNUSED;
-/* Whose a timer was before a transaction. */
-struct esp_former_timer {
-  uint64_t timer; /* 0: none */
-  uint32_t leaf;  /* index in the view */
-};
-struct esp_former_timers {
-  struct esp_former_timer *list;
-  size_t len;
-};
-/* Of the leaves of which the diff tells (undo_timers.c), as long as their order stays. To be done with in any case. */
-enum esp_code esp_former_timers_find(const struct esp_transaction *tx, const struct esp_diff *diff,
-                                     struct esp_former_timers *ret, struct esp_status *st) ESP_WARN_UNUSED;
-enum esp_code esp_former_timers_give(struct esp_transaction *tx, const struct esp_diff *diff,
-                                     const struct esp_former_timers *former, struct esp_status *st) ESP_WARN_UNUSED;
-void esp_former_timers_done(struct esp_former_timers *former);
 /* The optimizer of a group from its expression. */
 enum esp_code esp_group_optim_new(const char *name, struct esp_optim *optim, struct esp_group *ret,
                                   struct esp_status *st) ESP_WARN_UNUSED;

@@ -105,6 +105,16 @@ const struct esp_assignment *esp_layout_assignment(const struct esp_layout *layo
   return NULL;
 }
 
+const struct esp_assignment *esp_layout_nearest(const struct esp_layout *layout, const char *path, size_t path_len) {
+  const struct esp_assignment *assignment = NULL;
+  while (!(assignment = esp_layout_assignment(layout, path, path_len)) && path_len > 0) {
+    while (path_len > 0 && path[--path_len] != '.') {
+    }
+  }
+  ESP_CHECK(assignment);
+  return assignment;
+}
+
 /* Where the node's path is written already (known, or a leaf's); else a copy. NULL without memory. */
 static const char *node_text(struct esp_edit *edit, const char *known, const char *node, size_t len) {
   const struct esp_leaf *leaf = known ? NULL : esp_layout_leaf_by_path(edit->layout, node, len);

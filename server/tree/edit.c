@@ -156,6 +156,12 @@ const struct esp_layout *esp_edit_peek(struct esp_edit *edit) {
   return esp_edit_now(edit);
 }
 
+const struct esp_change *esp_edit_changes(const struct esp_edit *edit, size_t *ret_len) {
+  (void)esp_edit_view(edit);
+  *ret_len = edit->changes_len;
+  return edit->changes;
+}
+
 void esp_edit_bind(struct esp_edit *edit, uint64_t leaf_id, struct esp_object *storage) {
   ESP_CHECK(edit->layout);
   const struct esp_leaf *leaf = esp_layout_leaf_by_id(edit->layout, leaf_id);
@@ -268,8 +274,8 @@ static void freeze_alone(struct esp_edit *edit, const struct esp_selection *sel,
   }
 }
 
-static enum esp_code freeze(struct esp_edit *edit, const struct esp_selection *sel, bool frozen,
-                            struct esp_status *st) {
+enum esp_code esp_edit_freeze_only(struct esp_edit *edit, const struct esp_selection *sel, bool frozen,
+                                   struct esp_status *st) {
   if (!any_differs(esp_edit_now(edit), sel, frozen)) {
     return ESP_OK;
   }
@@ -303,7 +309,7 @@ static enum esp_code freeze(struct esp_edit *edit, const struct esp_selection *s
 
 enum esp_code esp_edit_freeze_timed(struct esp_edit *edit, const struct esp_selection *sel, bool frozen,
                                     const struct esp_timer *timer, struct esp_status *st) {
-  enum esp_code code = freeze(edit, sel, frozen, st);
+  enum esp_code code = esp_edit_freeze_only(edit, sel, frozen, st);
   return code == ESP_OK ? esp_edit_timer(edit, sel, timer, st) : code;
 }
 

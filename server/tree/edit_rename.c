@@ -207,16 +207,9 @@ static size_t assignments_from(const struct esp_layout *layout, const char *node
 
 /* The group that what lies above a node gives it. */
 static const char *inherited(const struct esp_layout *layout, const char *node, size_t len) {
-  for (;;) {
-    while (len > 0 && node[len - 1] != '.') {
-      len--;
-    }
-    len -= len > 0; /* the dot */
-    const struct esp_assignment *assignment = esp_layout_assignment(layout, node, len);
-    if (assignment) {
-      return assignment->group; /* the root's at the last */
-    }
+  while (len > 0 && node[--len] != '.') {
   }
+  return esp_layout_nearest(layout, node, len)->group;
 }
 
 /* Counts what moves, and looks at what the old place and the new one say. */

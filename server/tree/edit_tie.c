@@ -237,6 +237,25 @@ enum esp_code esp_edit_tie(struct esp_edit *edit, uint32_t leaf, uint32_t to, en
   return esp_edit_failed(edit, tie(edit, leaf, to, view, st));
 }
 
+enum esp_code esp_edit_lead(struct esp_edit *edit, uint32_t leaf, struct esp_status *st) {
+  esp_edit_settle_groups(edit);
+  const struct esp_layout *now = esp_edit_now(edit);
+  ESP_CHECK(leaf < now->leaves_len);
+  if (esp_layout_place(now, &now->leaves[leaf])->primary == leaf) {
+    return ESP_OK;
+  }
+  if (!esp_edit_own(edit) || !esp_edit_reserve_kept(edit, 1) || !esp_edit_reserve_changes(edit, 1)) {
+    return esp_edit_failed(edit, esp_fail(st, ESP_RESOURCE_EXHAUSTED, "no memory for a primary leaf"));
+  }
+  struct esp_layout *layout = edit->layout;
+  uint32_t param = layout->leaves[leaf].param;
+  esp_edit_keep_group(edit, param, layout->leaves[layout->params[param].primary].path);
+  layout->params[param].primary = leaf;
+  edit->params_stale = true;
+  edit->changed = true;
+  return ESP_OK;
+}
+
 /* ---- untie ---- */
 
 #define ALL_SELECTED UINT32_MAX

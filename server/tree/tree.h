@@ -214,6 +214,8 @@ const struct esp_group *esp_layout_group(const struct esp_layout *layout, const 
 const struct esp_group *esp_layout_group_of(const struct esp_layout *layout, const struct esp_leaf *leaf);
 /* The assignment of exactly this node, by binary search; NULL: none. */
 const struct esp_assignment *esp_layout_assignment(const struct esp_layout *layout, const char *node, size_t node_len);
+/* The assignment that counts for a path: the nearest one of it or of what is above it. The root's is always there. */
+const struct esp_assignment *esp_layout_nearest(const struct esp_layout *layout, const char *path, size_t path_len);
 /* Up to three paths (leaves or inner nodes) nearest to text, as `"a.b", "a.c"`, into buffer, as many as fit; returns
  * buffer. Nearest by a small edit distance, of the whole path or of its last components; where nothing is so near, what
  * lies right below the deepest node of text that exists; "" in an empty tree. Of a large tree 20,000 leaves, evenly
@@ -385,6 +387,9 @@ enum esp_code esp_edit_timer(struct esp_edit *edit, const struct esp_selection *
 /* esp_edit_freeze, and in one step a timer for each parameter that is selected; NULL: none. */
 enum esp_code esp_edit_freeze_timed(struct esp_edit *edit, const struct esp_selection *sel, bool frozen,
                                     const struct esp_timer *timer, struct esp_status *st) ESP_WARN_UNUSED;
+/* esp_edit_freeze that leaves timers as they are. */
+enum esp_code esp_edit_freeze_only(struct esp_edit *edit, const struct esp_selection *sel, bool frozen,
+                                   struct esp_status *st) ESP_WARN_UNUSED;
 /* Takes a timer away from all that have it. NOT_FOUND (those that wait are listed). */
 enum esp_code esp_edit_cancel_timer(struct esp_edit *edit, uint64_t timer, struct esp_status *st) ESP_WARN_UNUSED;
 
@@ -415,6 +420,8 @@ enum esp_code esp_tie_check(const struct esp_layout *layout, uint32_t leaf, uint
  * itself, another kind or dtype, another shape under the view, a transpose of what is not of rank 2. */
 enum esp_code esp_edit_tie(struct esp_edit *edit, uint32_t leaf, uint32_t to, enum esp_view view,
                            struct esp_status *st) ESP_WARN_UNUSED;
+/* Makes a leaf, by its index in the view, the primary one of the parameter that it is bound to, whose group stays. */
+enum esp_code esp_edit_lead(struct esp_edit *edit, uint32_t leaf, struct esp_status *st) ESP_WARN_UNUSED;
 /* Gives each selected leaf that shares its parameter one of its own, of the leaf's shape and an identity view, with the
  * group and the flag of the old one; where all leaves of a parameter are selected, its primary leaf keeps it. The new
  * ones have no storage until esp_edit_bind: ret_leaves (room for sel->len) gets their leaves' ids, ret_from the ids of
@@ -441,8 +448,9 @@ enum esp_code esp_edit_note_regroup(struct esp_edit *edit, const struct esp_sele
 enum esp_code esp_edit_unassign(struct esp_edit *edit, const char *node, size_t node_len,
                                 struct esp_status *st) ESP_WARN_UNUSED;
 
-/* Names a selection, whose syntax is checked, or forgets the name (text ""). INVALID_ARGUMENT, NOT_FOUND (the known
- * ones are listed), RESOURCE_EXHAUSTED past ESP_SELECTIONS_MAX. */
+/* Names a selection, whose syntax is checked, or forgets the name (text ""). INVALID_ARGUMENT, also where it would
+ * refer to itself by way of others (what it names need not be there yet), NOT_FOUND (the known ones are listed),
+ * RESOURCE_EXHAUSTED past ESP_SELECTIONS_MAX. */
 enum esp_code esp_edit_name_selection(struct esp_edit *edit, const char *name, const char *text,
                                       struct esp_status *st) ESP_WARN_UNUSED;
 /* Tags an inner node ("" is the root), also one that is not there yet; tag "": no tag. INVALID_ARGUMENT for the path,
@@ -470,6 +478,9 @@ const struct esp_layout *esp_edit_view(const struct esp_edit *edit);
 /* The same for loops that rename or tie, which then take no walk each: leaves, bindings and groups are right, but
  * parameters may be out of order, and such that no leaf is bound to any more (leaves_len 0) among them. */
 const struct esp_layout *esp_edit_peek(struct esp_edit *edit);
+
+/* The diff so far, settled as by esp_edit_view. Borrowed, and only until the edit's next change. */
+const struct esp_change *esp_edit_changes(const struct esp_edit *edit, size_t *ret_len);
 
 /* Ends the edit and frees it. Where nothing changed *ret_layout is base itself, ref'd, and the diff empty; else a
  * layout of the next epoch. *ret_diff is the caller's to esp_diff_done. It fails only where an earlier call on the edit

@@ -233,7 +233,8 @@ class Generator:
         """Many pushes to few leaves, so that their order shows."""
         rng = self.rng
         kind = rng.choice(("apply", "toggles", "toggles", "none"))
-        if kind == "apply" and self.model.timers:  # what is refused, while they fire, was refused nobody knows when
+        known = self.model.timers or any(one.timers for one in self.model.history[-9:])  # which an undo may bring back
+        if kind == "apply" and known:  # what is refused, while they fire, was refused nobody knows when
             kind = "toggles"
         some = self.named_leaves(30) + self.named_leaves(3)
         some = list({one[0]: one for one in some}.values())

@@ -282,11 +282,17 @@ class Model:
         leaves = {}
         for leaf in self.leaves.values():
             param = leaf.param
-            bound = (param.id, leaf.transposed)
-            group = {param.leaves[0].id: self.group_of(param)}  # which another primary leaf may change
-            leaves[leaf.id] = (leaf.path, leaf.tag, leaf.detached, param.frozen, group, *bound)
+            leaves[leaf.id] = {
+                "path": leaf.path,
+                "tag": leaf.tag,
+                "flags": (leaf.detached, param.frozen),
+                "group": self.assigned(param.leaves[0].path),
+                "primary": param.leaves[0].id,
+                "bound": (param.id, leaf.transposed),
+            }
         groups = {name: str(optimizer) for name, optimizer in self.groups.items()}
-        return {"leaves": leaves, "groups": groups, "tags": dict(self.tags), "selections": dict(self.selections)}
+        named = {"assignments": dict(self.assignments), "tags": dict(self.tags), "selections": dict(self.selections)}
+        return {"leaves": leaves, "groups": groups, **named}
 
     # ---- new leaves ----
 

@@ -79,14 +79,16 @@ class Transaction:
         timing.cancel(self, timer)
 
     def thaw_now(self, leaves, reset_state):
-        thawed = self.flag_frozen(leaves, False)
         if reset_state:
-            for param in thawed:
-                param.reset()
+            self.reset_states([leaf for leaf in leaves if leaf.param.frozen])
+        self.flag_frozen(leaves, False)
 
     def flag_frozen(self, leaves, frozen, timer=None):
         """Those that are so already lose the timer that they have, too."""
         timing.give(self, leaves, timer)
+        return self.flag_only(leaves, frozen)
+
+    def flag_only(self, leaves, frozen):
         changing = [leaf for leaf in leaves if leaf.param.frozen != frozen]
         for leaf, because in self.with_ties(changing):
             self.note(leaf, "frozen", printed(not frozen), printed(frozen), because)
@@ -116,8 +118,8 @@ class Transaction:
         self.overwritten(leaves, "value", "set")
         for leaf in leaves:
             leaf.param.assign(leaf.unseen(values[leaf.id]))
-            if reset_state:
-                leaf.param.reset()
+        if reset_state:
+            self.reset_states(leaves)
 
     def copy(self, source, to):
         pairs = self.pair(source, to)
@@ -143,7 +145,9 @@ class Transaction:
             param.assign(initial(init, param.dtype, param.value.size))
 
     def reset(self, selection):
-        leaves = self.select(selection)
+        self.reset_states(self.select(selection))
+
+    def reset_states(self, leaves):
         leaves = [leaf for leaf in leaves if leaf.param.kind == "trained"]
         self.overwritten(leaves, "state", "reset")
         for leaf in leaves:
@@ -322,6 +326,7 @@ class Transaction:
         else:
             try:
                 selecting.check(selection)
+                selecting.check_circle(self.model, name, selection)
             except selecting.BadSelector as error:
                 raise Refused("INVALID_ARGUMENT") from error
             self.model.selections[name] = selection

@@ -194,9 +194,40 @@ static void test_thaw_with_reset(void **state) {
   struct esp_operation op = {.kind = ESP_OPERATION_THAW, .selection = "**", .reset_state = true};
   struct esp_apply_request request = {.operations = &op, .operations_len = 1, .idempotency_key = ""};
   assert_int_equal(apply_request(&fixture, &request, &outcome), ESP_OK);
+  assert_string_equal(outcome.text, "a state ->reset\na frozen true->false\n");
   assert_int_equal(push_many(&fixture, 0, 0, grads, 2, &outcome), ESP_OK);
   assert_true(first_of(&fixture, a) == -2);   /* thawed, afresh */
   assert_true(first_of(&fixture, b) == -2.5); /* was not frozen: untouched */
+  fixture_close(&fixture);
+}
+
+/* The diff tells of state that is lost, and so does an undo. Buffers have none. */
+static void test_lost_state_is_told(void **state) {
+  (void)state;
+  struct fixture fixture;
+  struct outcome outcome;
+  struct esp_status st;
+  fixture_open(&fixture);
+  struct esp_declare_leaf leaves[2] = {vector_f64("x.a", 1), vector_f64("x.b", 1)};
+  leaves[1].kind = ESP_KIND_BUFFER;
+  assert_int_equal(declare(&fixture, leaves, 2, &outcome), ESP_OK);
+  uint64_t a = outcome.ids[0], b = outcome.ids[1];
+  const double one = 1;
+  const struct esp_operation undo = {.kind = ESP_OPERATION_UNDO};
+  const char *lost = "optimizer state that was reset is not kept; leaves whose state stays as it is: 1";
+  assert_int_equal(apply_one(&fixture, ESP_OPERATION_FREEZE, "x", &outcome), ESP_OK);
+  apply_ok(&fixture, (struct esp_operation){.kind = ESP_OPERATION_THAW, .selection = "x", .reset_state = true},
+           &outcome);
+  assert_string_equal(outcome.text, "x.a state ->reset\nx.a frozen true->false\nx.b frozen true->false\n");
+  apply_ok(&fixture, undo, &outcome);
+  assert_int_equal(outcome.notes_len, 1);
+  assert_string_equal(outcome.note, lost);
+  assert_int_equal(set(&fixture, "x.a", stage(&fixture, a, &one, 8, &st), true, &outcome), ESP_OK);
+  assert_string_equal(outcome.text, "x.a value ->set\nx.a state ->reset\n");
+  apply_ok(&fixture, undo, &outcome);
+  assert_int_equal(outcome.notes_len, 2); /* of the value, too */
+  assert_int_equal(set(&fixture, "x.b", stage(&fixture, b, &one, 8, &st), true, &outcome), ESP_OK);
+  assert_string_equal(outcome.text, "x.b value ->set\n");
   fixture_close(&fixture);
 }
 
@@ -226,9 +257,14 @@ static void test_set_transposed(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      ESP_TEST(test_freeze_and_thaw), ESP_TEST(test_refusals), ESP_TEST(test_dry_run_then_if_epoch),
-      ESP_TEST(test_idempotency_key), ESP_TEST(test_set),      ESP_TEST(test_thaw_with_reset),
+      ESP_TEST(test_freeze_and_thaw),
+      ESP_TEST(test_refusals),
+      ESP_TEST(test_dry_run_then_if_epoch),
+      ESP_TEST(test_idempotency_key),
+      ESP_TEST(test_set),
+      ESP_TEST(test_thaw_with_reset),
       ESP_TEST(test_set_transposed),
+      ESP_TEST(test_lost_state_is_told),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -97,8 +97,12 @@ static void a_dry_run_says_the_same(void **state) {
 
 /* ---- undoing ---- */
 
+static void undo_ok_of(struct fixture *fixture, uint64_t epoch, struct outcome *ret) {
+  apply_ok(fixture, (struct esp_operation){.kind = ESP_OPERATION_UNDO, .epoch = epoch}, ret);
+}
+
 static void undo_ok(struct fixture *fixture, struct outcome *ret) {
-  apply_ok(fixture, (struct esp_operation){.kind = ESP_OPERATION_UNDO}, ret);
+  undo_ok_of(fixture, 0, ret);
 }
 
 static void undoing(void **state) {
@@ -170,12 +174,108 @@ static void undoing_joins_a_timer_that_waits(void **state) {
   fixture_close(&fixture);
 }
 
+/* Whether the leaf is frozen by a freeze that ends. */
+static bool ends(struct fixture *fixture, const char *path) {
+  struct esp_layout *layout = esp_engine_layout(fixture->engine, NULL);
+  const struct esp_place *place = esp_layout_place(layout, esp_layout_leaf_by_path(layout, path, strlen(path)));
+  const struct esp_timer *timer = esp_layout_timer(layout, place->timer);
+  bool does = place->frozen && timer != NULL && !timer->frozen;
+  esp_layout_unref(layout);
+  return does;
+}
+
+/* A freeze for a time, and in the same transaction an undo that freezes the same leaf: it ends all the same, be it that
+ * what it waited for before has been. */
+static void undoing_after_a_timed_freeze(void **state) {
+  (void)state;
+  for (int waited = 0; waited < 3; waited++) {
+    struct fixture fixture;
+    struct outcome thawed, outcome;
+    fixture_open(&fixture);
+    declare_vector(&fixture, "x", 2);
+    declare_vector(&fixture, "y", 2);
+    uint64_t until = waited == 0 ? 0 : waited == 1 ? 100 : info_of(&fixture).commit + 3;
+    apply_ok(&fixture, (struct esp_operation){.kind = ESP_OPERATION_FREEZE, .selection = "x", .until_commit = until},
+             &outcome);
+    apply_ok(&fixture, (struct esp_operation){.kind = ESP_OPERATION_THAW, .selection = "x"}, &thawed);
+    apply_ok(&fixture, (struct esp_operation){.kind = ESP_OPERATION_DETACH, .selection = "y"}, &outcome);
+    const struct esp_operation ops[] = {{.kind = ESP_OPERATION_FREEZE, .selection = "x", .for_ms = 50},
+                                        {.kind = ESP_OPERATION_UNDO, .epoch = thawed.epoch}};
+    assert_int_equal(apply_ops(&fixture, ops, 2, &outcome), ESP_OK);
+    assert_true(ends(&fixture, "x"));
+    assert_int_equal(outcome.notes_len, waited == 2);
+    esp_env_virtual_advance(fixture.twin, 50);
+    esp_engine_tick(fixture.engine);
+    if (waited != 1)
+      wait_epoch(&fixture, outcome.epoch + 1);
+    assert_int_equal(is_frozen(&fixture, "x"), waited == 1); /* until commit 100, as before */
+    fixture_close(&fixture);
+  }
+}
+
+/* A freeze that was made to end later is undone when its first end has been: it ends at the later one. */
+static void undoing_a_later_end(void **state) {
+  (void)state;
+  struct fixture fixture;
+  struct outcome outcome;
+  fixture_open(&fixture);
+  uint64_t leaf = declare_vector(&fixture, "x", 2);
+  uint64_t commit = info_of(&fixture).commit;
+  apply_ok(&fixture, (struct esp_operation){.kind = ESP_OPERATION_FREEZE, .selection = "x", .until_commit = commit + 4},
+           &outcome);
+  const struct esp_operation ops[] = {
+      {.kind = ESP_OPERATION_THAW, .selection = "x"},
+      {.kind = ESP_OPERATION_FREEZE, .selection = "x", .until_commit = commit + 9},
+      {.kind = ESP_OPERATION_RENAME, .selection = "x", .to = "z"},
+  };
+  assert_int_equal(apply_ops(&fixture, ops, 3, &outcome), ESP_OK);
+  push_ok(&fixture, leaf);
+  push_ok(&fixture, leaf);
+  undo_ok(&fixture, &outcome);
+  assert_true(ends(&fixture, "x"));
+  assert_int_equal(outcome.notes_len, 1);
+  for (int i = 0; i < 3; i++)
+    push_ok(&fixture, leaf);
+  wait_epoch(&fixture, outcome.epoch + 1);
+  assert_false(is_frozen(&fixture, "x"));
+  fixture_close(&fixture);
+}
+
+/* A leaf that is tied back to its parameter takes nothing back of what became of that meanwhile. */
+static void undoing_a_tie_leaves_the_freeze(void **state) {
+  (void)state;
+  struct fixture fixture;
+  struct outcome tied, outcome;
+  fixture_open(&fixture);
+  declare_vector(&fixture, "x", 2);
+  declare_vector(&fixture, "y", 2);
+  declare_vector(&fixture, "z", 2);
+  apply_ok(&fixture, (struct esp_operation){.kind = ESP_OPERATION_TIE, .selection = "y", .to = "x"}, &outcome);
+  apply_ok(&fixture, (struct esp_operation){.kind = ESP_OPERATION_FREEZE, .selection = "x", .for_ms = 50}, &outcome);
+  apply_ok(&fixture, (struct esp_operation){.kind = ESP_OPERATION_TIE, .selection = "y", .to = "z"}, &tied);
+  apply_ok(&fixture, (struct esp_operation){.kind = ESP_OPERATION_FREEZE, .selection = "x", .for_ms = 90}, &outcome);
+  undo_ok_of(&fixture, tied.epoch, &outcome);
+  assert_true(ends(&fixture, "x") && ends(&fixture, "y"));
+  esp_env_virtual_advance(fixture.twin, 50);
+  esp_engine_tick(fixture.engine);
+  apply_ok(&fixture, (struct esp_operation){.kind = ESP_OPERATION_DETACH, .selection = "z"}, &outcome);
+  assert_true(is_frozen(&fixture, "y"));
+  esp_env_virtual_advance(fixture.twin, 40);
+  esp_engine_tick(fixture.engine);
+  wait_epoch(&fixture, outcome.epoch + 1);
+  assert_false(is_frozen(&fixture, "y"));
+  fixture_close(&fixture);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       ESP_TEST(refusals),
       ESP_TEST(a_dry_run_says_the_same),
       ESP_TEST(undoing),
       ESP_TEST(undoing_joins_a_timer_that_waits),
+      ESP_TEST(undoing_after_a_timed_freeze),
+      ESP_TEST(undoing_a_later_end),
+      ESP_TEST(undoing_a_tie_leaves_the_freeze),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -430,6 +430,112 @@ static void several_are_one_transaction(void **state) {
   fixture_close(&fixture);
 }
 
+/* ---- pushes that come while a transaction is being prepared ---- */
+
+/* Submits operations the second of which waits for the stages' lock, which the caller holds; when this returns, the
+ * transaction knows at which commit it began. */
+static void prepare(struct fixture *fixture, const struct esp_operation *op, uint64_t stage, struct outcome *outcome) {
+  const struct esp_operation ops[] = {*op, {.kind = ESP_OPERATION_SET, .selection = "y", .stage = stage}};
+  const struct esp_apply_request request = {
+      .operations = ops, .operations_len = 2, .idempotency_key = "", .actor = "", .reason = ""};
+  struct esp_layout *layout = esp_engine_layout(fixture->engine, NULL);
+  size_t refs = atomic_load(&layout->refs);
+  outcome_init(outcome);
+  esp_engine_apply(fixture->engine, &request, on_apply, outcome);
+  while (atomic_load(&layout->refs) == refs)
+    sched_yield();
+  esp_layout_unref(layout);
+  (void)info_of(fixture); /* under the commit lock, under which it looks */
+}
+
+static uint64_t stage_of(struct fixture *fixture, uint64_t leaf) {
+  const struct esp_push_header header = {.leaf_count = 1, .total_bytes = sizeof(one)};
+  struct outcome outcome;
+  struct esp_push *push;
+  struct esp_status st;
+  uint64_t token, expires_ms;
+  outcome_init(&outcome);
+  assert_int_equal(esp_stage_new(fixture->engine, &header, on_push, &outcome, &push, &st), ESP_OK);
+  assert_int_equal(feed(push, leaf, 0, one, sizeof(one), &st), ESP_OK);
+  assert_int_equal(esp_stage_keep(push, &token, &expires_ms, &st), ESP_OK);
+  return token;
+}
+
+static void pushes_while_it_is_prepared(void **state) {
+  (void)state;
+  struct fixture fixture;
+  struct outcome outcome;
+  fixture_open(&fixture);
+  uint64_t leaf = declare_vector(&fixture, "x.0", 2);
+  declare_vector(&fixture, "x.1", 2);
+  uint64_t y = declare_vector(&fixture, "y", 2);
+  uint64_t commit = info_of(&fixture).commit, epoch = info_of(&fixture).epoch;
+
+  uint64_t stage = stage_of(&fixture, y);
+  pthread_mutex_lock(&fixture.engine->stages_lock);
+  const struct esp_operation until = {.kind = ESP_OPERATION_FREEZE, .selection = "x", .until_commit = commit + 2};
+  prepare(&fixture, &until, stage, &outcome);
+  for (int i = 0; i < 3; i++)
+    assert_int_equal(push_ok(&fixture, leaf).push.frozen, 0);
+  pthread_mutex_unlock(&fixture.engine->stages_lock);
+  outcome_wait(&outcome);
+  assert_int_equal(outcome.code, ESP_FAILED_PRECONDITION);
+  char text[128];
+  snprintf(text, sizeof(text), "commit %d came while this was being prepared: the tree is at %d", (int)commit + 2,
+           (int)commit + 3);
+  assert_string_equal(outcome.st.message, text);
+  assert_int_equal(info_of(&fixture).epoch, epoch);
+  assert_int_equal(timers_len(&fixture), 0);
+
+  apply_ok(&fixture, (struct esp_operation){.kind = ESP_OPERATION_FREEZE, .selection = "x"}, &outcome);
+  pthread_mutex_lock(&fixture.engine->stages_lock); /* the stage was not taken */
+  const struct esp_operation one_by_one = {
+      .kind = ESP_OPERATION_THAW, .selection = "x.*", .one_by_one = true, .every = 2};
+  prepare(&fixture, &one_by_one, stage, &outcome);
+  for (int i = 0; i < 3; i++)
+    push_ok(&fixture, leaf);
+  pthread_mutex_unlock(&fixture.engine->stages_lock);
+  outcome_wait(&outcome);
+  assert_int_equal(outcome.code, ESP_OK);
+  assert_true(is_frozen(&fixture, "x.1")); /* two from when it was published on */
+  push_ok(&fixture, leaf);
+  assert_true(is_frozen(&fixture, "x.1"));
+  push_ok(&fixture, leaf);
+  wait_epoch(&fixture, outcome.epoch + 1);
+  assert_false(is_frozen(&fixture, "x.1"));
+  fixture_close(&fixture);
+}
+
+/* A server that shuts down begins no transaction for what waits for a time; the pushes that it still has meet the
+ * freeze.
+ */
+static void times_while_draining(void **state) {
+  (void)state;
+  struct fixture fixture;
+  struct outcome outcome, pushed;
+  struct esp_push *push;
+  fixture_open(&fixture);
+  uint64_t leaf = declare_vector(&fixture, "x", 2);
+  apply_ok(&fixture, (struct esp_operation){.kind = ESP_OPERATION_FREEZE, .selection = "x", .for_ms = 50}, &outcome);
+  const struct grad grad = {leaf, one, sizeof(one)};
+  assert_int_equal(push_arrive(&fixture, 0, 0, &grad, 1, &pushed, &push), ESP_OK);
+  esp_engine_drain(fixture.engine);
+  esp_env_virtual_advance(fixture.twin, 50);
+  esp_engine_tick(fixture.engine);
+  esp_push_commit(push);
+  outcome_wait(&pushed);
+  esp_push_free(push);
+  assert_int_equal(pushed.code, ESP_OK);
+  assert_int_equal(pushed.push.frozen, 1);
+  esp_engine_tick(fixture.engine);
+  while (!esp_engine_is_idle(fixture.engine))
+    sched_yield();
+  assert_int_equal(info_of(&fixture).epoch, outcome.epoch);
+  assert_true(is_frozen(&fixture, "x"));
+  assert_int_equal(timers_len(&fixture), 1);
+  fixture_close(&fixture);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       ESP_TEST(until_a_commit),
@@ -445,6 +551,8 @@ int main(void) {
       ESP_TEST(without_memory),
       ESP_TEST(the_tick_tries_again),
       ESP_TEST(several_are_one_transaction),
+      ESP_TEST(pushes_while_it_is_prepared),
+      ESP_TEST(times_while_draining),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

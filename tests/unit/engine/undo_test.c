@@ -11,7 +11,7 @@ static void undo_ok(struct fixture *fixture, uint64_t epoch, struct outcome *ret
     fail_msg("%s", ret->st.message);
 }
 
-/* All that a layout says, but for epochs and ids of parameters: a line a leaf, and the groups. */
+/* All that a layout says, but for epochs and ids of parameters: a line a leaf, the groups, and what is assigned. */
 static const char *print_tree(struct fixture *fixture, char text[4096]) {
   struct esp_layout *layout = esp_engine_layout(fixture->engine, NULL);
   size_t used = 0;
@@ -25,6 +25,9 @@ static const char *print_tree(struct fixture *fixture, char text[4096]) {
   for (size_t i = 0; i < layout->groups_len; i++)
     used +=
         (size_t)snprintf(text + used, 4096 - used, "%s: %s\n", layout->groups[i].name, layout->groups[i].expression);
+  for (size_t i = 0; i < layout->assignments_len; i++)
+    used += (size_t)snprintf(text + used, 4096 - used, "'%s' has %s\n", layout->assignments[i].node,
+                             layout->assignments[i].group);
   for (size_t i = 0; i < layout->selections_len; i++)
     used +=
         (size_t)snprintf(text + used, 4096 - used, "@%s: %s\n", layout->selections[i].name, layout->selections[i].text);
@@ -240,6 +243,149 @@ static void test_tied_into_group(void **state) {
   fixture_close(&fixture);
 }
 
+/* The operations, and their undo alone: all is as it was, the primary leaves and what is assigned as well; the undo's
+ * undo brings them about again. */
+static void expect_back(struct fixture *fixture, const struct esp_operation *ops, size_t len) {
+  struct outcome outcome;
+  char before[4096], between[4096], after[4096];
+  print_tree(fixture, before);
+  if (apply_ops(fixture, ops, len, &outcome) != ESP_OK)
+    fail_msg("%s", outcome.st.message);
+  print_tree(fixture, between);
+  undo_ok(fixture, 0, &outcome);
+  assert_string_equal(before, print_tree(fixture, after));
+  undo_ok(fixture, 0, &outcome);
+  assert_string_equal(between, print_tree(fixture, after));
+  undo_ok(fixture, 0, &outcome);
+  assert_string_equal(before, print_tree(fixture, after));
+}
+
+/* x.a is the primary leaf of what y.a and y.b share, and is tied away. */
+static void test_primary_tied_away(void **state) {
+  (void)state;
+  const struct esp_operation away = {.kind = ESP_OPERATION_TIE, .selection = "x.a", .to = "x.b"};
+  const struct esp_operation regroup = {.kind = ESP_OPERATION_REGROUP, .selection = "y.a", .to = "head"};
+  const struct esp_operation node = {.kind = ESP_OPERATION_REGROUP, .selection = "y", .to = "head"};
+  const struct esp_operation untie = {.kind = ESP_OPERATION_UNTIE, .selection = "x.a"};
+  const struct esp_operation lead = {.kind = ESP_OPERATION_TIE, .selection = "y.a", .to = "x.b"};
+  const struct esp_operation lists[][3] = {{away},  {regroup, away},  {away, regroup},    {node, away},
+                                           {untie}, {regroup, untie}, {away, lead, node}, {lead, away}};
+  static const size_t lens[] = {1, 2, 2, 2, 1, 2, 3, 2};
+  for (size_t i = 0; i < sizeof(lens) / sizeof(*lens); i++) {
+    struct fixture fixture;
+    struct outcome outcome;
+    open_tree(&fixture);
+    apply_ok(&fixture, (struct esp_operation){.kind = ESP_OPERATION_DEFINE_GROUP, .name = "slow", .to = "sgd(lr=0.1)"},
+             &outcome);
+    apply_ok(&fixture, (struct esp_operation){.kind = ESP_OPERATION_TIE, .selection = "y.a", .to = "x.a"}, &outcome);
+    apply_ok(&fixture, (struct esp_operation){.kind = ESP_OPERATION_TIE, .selection = "y.b", .to = "x.a"}, &outcome);
+    apply_ok(&fixture, (struct esp_operation){.kind = ESP_OPERATION_REGROUP, .selection = "x.a", .to = "slow"},
+             &outcome);
+    expect_back(&fixture, lists[i], lens[i]);
+    fixture_close(&fixture);
+  }
+}
+
+/* What a later transaction made of the group stays, and so does what it assigned to a node that goes back. */
+static void test_group_since(void **state) {
+  (void)state;
+  struct fixture fixture;
+  struct outcome tied, outcome;
+  char after[4096];
+  open_tree(&fixture);
+  apply_ok(&fixture, (struct esp_operation){.kind = ESP_OPERATION_TIE, .selection = "y.a", .to = "x.a"}, &outcome);
+  apply_ok(&fixture, (struct esp_operation){.kind = ESP_OPERATION_TIE, .selection = "x.a", .to = "x.b"}, &tied);
+  apply_ok(&fixture, (struct esp_operation){.kind = ESP_OPERATION_REGROUP, .selection = "y", .to = "head"}, &outcome);
+  undo_ok(&fixture, tied.epoch, &outcome);
+  assert_non_null(strstr(print_tree(&fixture, after), "x.a head 000 x.a\n"));
+  assert_non_null(strstr(after, "y.a head 000 x.a\n"));
+  apply_ok(&fixture, (struct esp_operation){.kind = ESP_OPERATION_RENAME, .selection = "x", .to = "z"}, &tied);
+  declare_vector(&fixture, "z.c.d", 2);
+  apply_ok(&fixture, (struct esp_operation){.kind = ESP_OPERATION_REGROUP, .selection = "z.c", .to = "head"}, &outcome);
+  undo_ok(&fixture, tied.epoch, &outcome);
+  assert_non_null(strstr(print_tree(&fixture, after), "z.c.d head"));
+  fixture_close(&fixture);
+}
+
+/* A rename writes an assignment where the new place is in another group, and other operations follow under the new
+ * name. */
+static void test_renamed_into_group(void **state) {
+  (void)state;
+  struct fixture fixture;
+  struct outcome outcome;
+  open_tree(&fixture);
+  declare_vector(&fixture, "x.c.d", 2);
+  apply_ok(&fixture, (struct esp_operation){.kind = ESP_OPERATION_REGROUP, .selection = "y.b", .to = "head"}, &outcome);
+  const struct esp_operation into = {.kind = ESP_OPERATION_RENAME, .selection = "x", .to = "assigned.x"};
+  const struct esp_operation alone = {.kind = ESP_OPERATION_RENAME, .selection = "x.c", .to = "assigned.c"};
+  const struct esp_operation leaf = {.kind = ESP_OPERATION_RENAME, .selection = "y.a", .to = "assigned.y"};
+  const struct esp_operation regroup = {.kind = ESP_OPERATION_REGROUP, .selection = "assigned.x", .to = "head"};
+  const struct esp_operation below = {.kind = ESP_OPERATION_REGROUP, .selection = "assigned.x.c", .to = "none"};
+  const struct esp_operation before = {.kind = ESP_OPERATION_REGROUP, .selection = "x.c", .to = "head"};
+  const struct esp_operation tie = {.kind = ESP_OPERATION_TIE, .selection = "assigned.x.a", .to = "y.a"};
+  const struct esp_operation lists[][3] = {{into},          {alone},         {leaf},
+                                           {into, regroup}, {into, below},   {before, into, below},
+                                           {before, alone}, {regroup, into}, {into, below, regroup}};
+  static const size_t lens[] = {1, 1, 1, 2, 2, 3, 2, 0, 3};
+  for (size_t i = 0; i < sizeof(lens) / sizeof(*lens); i++) {
+    if (lens[i] > 0)
+      expect_back(&fixture, lists[i], lens[i]);
+  }
+  const struct esp_operation both[] = {into, tie};
+  char tree[4096], after[4096];
+  print_tree(&fixture, tree);
+  assert_int_equal(apply_ops(&fixture, both, 2, &outcome), ESP_OK);
+  undo_ok(&fixture, 0, &outcome);
+  assert_string_equal(tree, print_tree(&fixture, after));
+  fixture_close(&fixture);
+}
+
+/* The parameter is gone, and another leaf was its primary one: each is in the group that it was in, of its place or
+ * not. */
+static void test_group_of_the_gone(void **state) {
+  (void)state;
+  struct fixture fixture;
+  struct outcome outcome;
+  char after[4096];
+  open_tree(&fixture);
+  apply_ok(&fixture, (struct esp_operation){.kind = ESP_OPERATION_TIE, .selection = "y.a", .to = "x.a"}, &outcome);
+  apply_ok(&fixture, (struct esp_operation){.kind = ESP_OPERATION_REGROUP, .selection = "x", .to = "head"}, &outcome);
+  const struct esp_operation ops[] = {{.kind = ESP_OPERATION_REGROUP, .selection = "x.a", .to = "none"},
+                                      {.kind = ESP_OPERATION_TIE, .selection = "x.a", .to = "y.b"},
+                                      {.kind = ESP_OPERATION_TIE, .selection = "y.a", .to = "y.b"}};
+  assert_int_equal(apply_ops(&fixture, ops, 3, &outcome), ESP_OK);
+  undo_ok(&fixture, 0, &outcome);
+  assert_string_equal(print_tree(&fixture, after), "x.a head 000 x.a\n"
+                                                   "x.b head 000 x.b\n"
+                                                   "y.a head 000 y.a\n"
+                                                   "y.b default 000 y.b\n"
+                                                   "default: sgd(lr=1)\n"
+                                                   "head: sgd(lr=1)\n"
+                                                   "'' has default\n"
+                                                   "'assigned' has head\n"
+                                                   "'x' has head\n"
+                                                   "'y.a' has head\n");
+  fixture_close(&fixture);
+}
+
+/* The primary leaf is removed for good: the group that it gave is given to the one that follows it. */
+static void test_group_of_the_removed(void **state) {
+  (void)state;
+  struct fixture fixture;
+  struct outcome outcome;
+  char after[4096];
+  open_tree(&fixture);
+  apply_ok(&fixture, (struct esp_operation){.kind = ESP_OPERATION_TIE, .selection = "y.a", .to = "x.a"}, &outcome);
+  apply_ok(&fixture, (struct esp_operation){.kind = ESP_OPERATION_REGROUP, .selection = "x", .to = "head"}, &outcome);
+  const struct esp_operation ops[] = {{.kind = ESP_OPERATION_REGROUP, .selection = "y.a", .to = "none"},
+                                      {.kind = ESP_OPERATION_REMOVE, .selection = "x.a"}};
+  assert_int_equal(apply_ops(&fixture, ops, 2, &outcome), ESP_OK);
+  assert_non_null(strstr(print_tree(&fixture, after), "y.a default"));
+  undo_ok(&fixture, 0, &outcome);
+  assert_non_null(strstr(print_tree(&fixture, after), "y.a head"));
+  fixture_close(&fixture);
+}
+
 static void test_refused(void **state) {
   (void)state;
   struct fixture fixture;
@@ -309,9 +455,22 @@ static void test_history(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      ESP_TEST(test_each),    ESP_TEST(test_declaration),    ESP_TEST(test_transaction),     ESP_TEST(test_to_and_fro),
-      ESP_TEST(test_view),    ESP_TEST(test_renamed_before), ESP_TEST(test_regrouped_alias), ESP_TEST(test_refused),
-      ESP_TEST(test_history), ESP_TEST(test_renamed_node),   ESP_TEST(test_tied_into_group),
+      ESP_TEST(test_each),
+      ESP_TEST(test_declaration),
+      ESP_TEST(test_transaction),
+      ESP_TEST(test_to_and_fro),
+      ESP_TEST(test_view),
+      ESP_TEST(test_renamed_before),
+      ESP_TEST(test_regrouped_alias),
+      ESP_TEST(test_refused),
+      ESP_TEST(test_history),
+      ESP_TEST(test_renamed_node),
+      ESP_TEST(test_tied_into_group),
+      ESP_TEST(test_primary_tied_away),
+      ESP_TEST(test_group_since),
+      ESP_TEST(test_renamed_into_group),
+      ESP_TEST(test_group_of_the_gone),
+      ESP_TEST(test_group_of_the_removed),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

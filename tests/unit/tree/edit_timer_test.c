@@ -294,6 +294,42 @@ static void every_allocation_may_fail(void **state) {
   tree_drop(layout);
 }
 
+/* Pushes that came while a transaction was being prepared: its own timers that count pushes wait for so many more. */
+static void own_counts_are_postponed(void **state) {
+  (void)state;
+  struct esp_layout *layout = tree();
+  struct esp_timer pushes = {.due = ESP_TIMER_PUSHES, .at = 10, .after = 10, .selection = "some"};
+  struct esp_edit *edit = esp_edit_new(layout);
+  timer_ok(edit, "a", &pushes);
+  finish(edit, &layout);
+  edit = esp_edit_new(layout);
+  struct esp_timer commit = thaw_at(12);
+  struct esp_timer last = {.due = ESP_TIMER_PUSHES, .at = UINT64_MAX - 2, .after = 5, .selection = "some"};
+  pushes.at = 30;
+  timer_ok(edit, "b", &pushes);
+  timer_ok(edit, "c", &commit);
+  timer_ok(edit, "d", &last);
+  finish(edit, &layout);
+  esp_layout_postpone(layout, 3);
+  assert_int_equal(esp_layout_timer(layout, 1)->at, 10); /* of an earlier epoch */
+  assert_int_equal(esp_layout_timer(layout, 2)->at, 33);
+  assert_int_equal(esp_layout_timer(layout, 3)->at, 12);
+  assert_true(esp_layout_timer(layout, 4)->at == UINT64_MAX);
+  assert_int_equal(layout->timers_due[ESP_TIMER_PUSHES], 10);
+  edit = esp_edit_new(layout);
+  struct esp_status st;
+  expect_ok(esp_edit_cancel_timer(edit, 1, &st), &st);
+  finish(edit, &layout);
+  assert_int_equal(layout->timers_due[ESP_TIMER_PUSHES], 33);
+  edit = esp_edit_new(layout);
+  pushes.at = 20;
+  timer_ok(edit, "a", &pushes);
+  finish(edit, &layout);
+  esp_layout_postpone(layout, 4);
+  assert_int_equal(layout->timers_due[ESP_TIMER_PUSHES], 24);
+  tree_drop(layout);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       ESP_TEST(texts_say_what_and_when),
@@ -303,6 +339,7 @@ int main(void) {
       ESP_TEST(refusals),
       ESP_TEST(no_more_than_the_most),
       ESP_TEST(every_allocation_may_fail),
+      ESP_TEST(own_counts_are_postponed),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
