@@ -21,7 +21,8 @@ struct bench_options {
   uint64_t rounds;       /* of phases that take turns */
   uint64_t seconds;      /* about how long the whole takes */
   uint64_t workers;
-  bool limits; /* measure what the machine allows, in the same rounds */
+  enum esp_leaf_dtype wire; /* in which gradients and weights travel; 0: their own */
+  bool limits;              /* measure what the machine allows, in the same rounds */
   bool json;
 };
 int bench_admin(const struct bench_options *options);
@@ -113,7 +114,8 @@ void server_start(const struct bench_options *options, const char *optimizer, st
 unsigned server_threads(void);
 /* Starts this program again with a command of its own, for a server at the address (NULL: it needs none), and returns
  * once it has said "ready". ret_address takes where it listens; NULL: it does not. */
-void child_start(const char *command, const char *address, struct process *ret, char ret_address[ADDRESS_MAX]);
+void child_start(const char *command, const char *address, enum esp_leaf_dtype wire, struct process *ret,
+                 char ret_address[ADDRESS_MAX]);
 /* In the child: says so. address: where it listens, or NULL. */
 void child_ready(const char *address);
 
@@ -160,17 +162,24 @@ struct workload {
   struct esp_weight weights[LEAVES_MAX]; /* where pulls put them */
   size_t elements[LEAVES_MAX];
   size_t len;
-  size_t bytes; /* of all */
+  size_t bytes;             /* of all values */
+  enum esp_leaf_dtype wire; /* of gradients and pulls; 0: of the values */
 };
 /* Reads the list and makes the gradients. weights: with memory for pulls. Lives as long as the process. */
-void workload_init(struct workload *load, bool weights);
+void workload_init(struct workload *load, enum esp_leaf_dtype wire, bool weights);
 void workload_declare(struct workload *load, esp_client *client);
 /* Pulls all values and ends the process unless each element of each leaf is, to the last bit, what as many steps as its
- * leaf has made make of it. Nobody pushes meanwhile. Returns the steps of all leaves together. */
+ * leaf has made make of it, with the gradients as they travelled; and pulled as weights are, the nearest to that.
+ * Nobody pushes meanwhile. Returns the steps of all leaves together. */
 uint64_t workload_check(struct workload *load, esp_client *client, const char *optimizer);
 /* Of all gradients, and of the largest: for who needs no more than that. */
 size_t workload_bytes(void);
 size_t workload_bytes_largest(void);
+
+/* ---- bfloat16 and float16 ---- */
+
+uint16_t half_round(enum esp_leaf_dtype dtype, float value); /* to nearest, ties to even */
+float half_value(enum esp_leaf_dtype dtype, uint16_t half);
 
 /* ---- what an optimizer does ---- */
 
@@ -191,7 +200,7 @@ void rule_parse(const char *expression, struct rule *ret);
 /* What becomes of 0 by so many steps with the same gradient. */
 float rule_replay(const struct rule *rule, float gradient, uint64_t steps);
 /* Traffic of a step: one read of the gradient, one read and one write of the value and of each state. */
-double rule_traffic(const struct rule *rule, size_t bytes);
+double rule_traffic(const struct rule *rule, double gradient_bytes, double value_bytes);
 
 esp_client *bench_open(const char *server);
 

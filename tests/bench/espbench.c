@@ -1,7 +1,8 @@
 /* espbench: measures an Espalier server that it starts itself, on this machine. docs/performance.md tells what the
  * figures are.
  *
- *   espbench COMMAND [--rounds N] [--seconds N] [--limits] [--json] [--workers N] [--optimizer EXPR] [--espalierd PATH]
+ *   espbench COMMAND [--rounds N] [--seconds N] [--limits] [--json] [--workers N] [--optimizer EXPR] [--wire DTYPE]
+ *                    [--espalierd PATH]
  *
  * Each command takes those of the options that mean something to it. Exit code 0: it was measured, and all values are
  * right; 1: something failed, and a line on stderr says what; 2: a bad command line. */
@@ -25,6 +26,7 @@ static const struct option all_options[] = {{"server", required_argument, NULL, 
                                             {"json", no_argument, NULL, 'j'},
                                             {"workers", required_argument, NULL, 'w'},
                                             {"optimizer", required_argument, NULL, 'o'},
+                                            {"wire", required_argument, NULL, 'd'},
                                             {"espalierd", required_argument, NULL, 'e'},
                                             {0}};
 
@@ -37,8 +39,8 @@ static const struct command {
   uint64_t seconds;
 } commands[] = {
     {"admin", bench_admin, "rsje", "how long freezes and thaws take under full load", 4, 60},
-    {"step", bench_step, "rsljwoe", "how fast workers push gradients and pull weights", 12, 120},
-    {"worker", bench_worker, "a", NULL, 0, 0},
+    {"step", bench_step, "rsljwode", "how fast workers push gradients and pull weights", 12, 120},
+    {"worker", bench_worker, "ad", NULL, 0, 0},
     {"operator", bench_operator, "a", NULL, 0, 0},
     {"tcp-server", limits_tcp_server, "", NULL, 0, 0},
     {"tcp-worker", limits_tcp_worker, "a", NULL, 0, 0},
@@ -95,6 +97,16 @@ static uint64_t number(const char *text, uint64_t max) {
   return value;
 }
 
+static enum esp_leaf_dtype dtype(const char *text) {
+  if (strcmp(text, "f32") == 0)
+    return 0; /* the workload's own */
+  if (strcmp(text, "bf16") == 0)
+    return ESP_BF16;
+  if (strcmp(text, "f16") != 0)
+    usage();
+  return ESP_F16;
+}
+
 static void take_option(struct bench_options *ret, int which) {
   switch (which) {
   case 'a':
@@ -117,6 +129,9 @@ static void take_option(struct bench_options *ret, int which) {
     break;
   case 'o':
     ret->optimizer = optarg;
+    break;
+  case 'd':
+    ret->wire = dtype(optarg);
     break;
   case 'e':
     ret->espalierd = optarg;

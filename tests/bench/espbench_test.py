@@ -11,7 +11,7 @@ import sys
 
 ESPBENCH = sys.argv[1]
 KEYS = ["name", "value", "unit", "limit", "ratio", "min", "max", "rounds"]
-WORDS = {"benchmark", "congestion_control", "optimizer"}
+WORDS = {"benchmark", "congestion_control", "optimizer", "wire"}
 LESS_IS_BETTER = {"memory_above_mb"}
 ROUNDS = 3
 
@@ -28,7 +28,7 @@ def close(a, b, part=2e-5):
 
 def check_refusals():
     for words in ([], ["nothing"], ["admin", "--limits"], ["admin", "--workers=1"], ["step", "--rounds=0"],
-                  ["step", "--workers=1000"], ["step", "--seconds=1x"], ["step", "more"], ["step", "--server=x"]):
+                  ["step", "--workers=1000"], ["step", "--seconds=1x"], ["step", "more"], ["step", "--server=x"], ["step", "--wire=f64"], ["admin", "--wire=bf16"]):
         code, out, err = run(*words)
         assert code == 2 and out == "" and "usage: espbench" in err, (words, code, out, err)
     for expression in ("clip_norm(1) | sgd", "adam(amsgrad=true)", "sgd(momentum=0.9,nesterov=true)", "sgd(lr=)", "sgd("):
@@ -50,9 +50,9 @@ def check_result(result):
     assert close(result["ratio"], ratio), result
 
 
-def check_step(expression, states):
+def check_step(expression, states, wire="f32"):
     code, out, err = run("step", f"--rounds={ROUNDS}", "--seconds=5", "--workers=2", "--limits", "--json",
-                         "--optimizer", expression)
+                         "--optimizer", expression, "--wire", wire)
     assert code == 0 and err == "", (code, err)
     results = [json.loads(line) for line in out.splitlines()]
     for result in results:
@@ -64,14 +64,15 @@ def check_step(expression, states):
     with open("/proc/sys/net/ipv4/tcp_congestion_control", encoding="ascii") as file:
         assert value["congestion_control"] == file.read().strip()
     assert (value["benchmark"], value["optimizer"], value["workers"]) == ("step", expression, 2)
+    assert value["wire"] == wire
     assert value["pushes"] >= 2 + 2 * 2 * ROUNDS  # one step of each worker before the rounds, a step and a push in each
-    check_limits(found, states)
+    check_limits(found, states, 4 if wire == "f32" else 2)
 
 
-def check_limits(found, states):
+def check_limits(found, states, wire_bytes):
     """Those of a round are not printed, so what they are made of is held against the least and the most of it."""
-    gb = 25557032 * 4 / 1e9
-    traffic = gb * (1 + 2 * (1 + states))
+    gb = 25557032 * wire_bytes / 1e9
+    traffic = gb + 25557032 * 4 / 1e9 * 2 * (1 + states)
     for name, parts in (("push_gb_s", ["tcp_up_gb_s"]), ("step_gb_s", ["tcp_up_gb_s", "tcp_down_gb_s"])):
         least, most = (gb / (sum(gb / found[part][end] for part in parts) + traffic / found["triad_gb_s"][end])
                        for end in ("min", "max"))
@@ -83,3 +84,5 @@ def check_limits(found, states):
 
 check_refusals()
 check_step("adamw(lr=0.01, weight_decay=0.1)", 2)
+check_step("sgd(lr=0.01, momentum=0.9)", 1, "bf16")
+check_step("adam(lr=0.01)", 2, "f16")

@@ -27,14 +27,16 @@ unsigned server_threads(void) {
   return (unsigned)CPU_COUNT(&set);
 }
 
-void child_start(const char *command, const char *address, struct process *ret, char ret_address[ADDRESS_MAX]) {
+void child_start(const char *command, const char *address, enum esp_leaf_dtype wire, struct process *ret,
+                 char ret_address[ADDRESS_MAX]) {
   char self[4096], server[ADDRESS_MAX + 16], line[LINE_BYTES], unused[ADDRESS_MAX];
   ssize_t len = readlink("/proc/self/exe", self, sizeof(self) - 1);
   if (len <= 0)
     bench_die("this program does not find itself");
   self[len] = '\0';
   snprintf(server, sizeof(server), "--server=%s", address == NULL ? "" : address);
-  const char *argv[] = {self, command, address == NULL ? NULL : server, NULL};
+  const char *wire_option = wire == 0 ? NULL : wire == ESP_BF16 ? "--wire=bf16" : "--wire=f16";
+  const char *argv[] = {self, command, address == NULL ? NULL : server, wire_option, NULL};
   process_start(ret, argv);
   process_answer(ret, line, sizeof(line));
   int words = sscanf(line, "ready %255s", ret_address == NULL ? unused : ret_address);

@@ -178,7 +178,7 @@ int bench_operator(const struct bench_options *options) {
   static struct turns threads[THREADS];
   char line[256];
   esp_client *declarer = bench_open(options->server), *stranger = bench_open(options->server);
-  workload_init(&load, false);
+  workload_init(&load, 0, false);
   workload_declare(&load, declarer);
   for (unsigned i = 0; i < THREADS; i++)
     threads[i] =

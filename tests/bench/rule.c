@@ -84,8 +84,8 @@ void rule_parse(const char *expression, struct rule *ret) {
   refuse(expression);
 }
 
-double rule_traffic(const struct rule *rule, size_t bytes) {
-  return (double)bytes * (1 + 2 * (1 + (double)rule->states));
+double rule_traffic(const struct rule *rule, double gradient_bytes, double value_bytes) {
+  return gradient_bytes + 2 * value_bytes * (1 + (double)rule->states);
 }
 
 /* ---- steps ---- */

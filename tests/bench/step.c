@@ -16,7 +16,8 @@
 struct bench {
   const struct bench_options *options;
   struct rule rule;
-  double bytes;   /* one way, of a step */
+  double bytes;   /* one way, of a step, as the values are, and what limits move */
+  double wire;    /* as they travel */
   double traffic; /* of the optimizer, in a step */
   struct team espalier;
   struct team tcp;
@@ -39,6 +40,7 @@ struct limits {
 
 enum {
   OPTIMIZER,
+  WIRE,
   WORKERS,
   STEPS,
   RATE,
@@ -63,6 +65,7 @@ enum {
 
 static const struct figure figures[] = {
     [OPTIMIZER] = {"optimizer", "optimizer", "", MORE_IS_BETTER},
+    [WIRE] = {"wire", "dtype on the wire", "", MORE_IS_BETTER},
     [WORKERS] = {"workers", "workers", "", MORE_IS_BETTER},
     [STEPS] = {"steps_s", "steps a second, of all workers together", "1/s", MORE_IS_BETTER},
     [RATE] = {"step_gb_s", "their bytes, each way", "GB/s", MORE_IS_BETTER},
@@ -124,17 +127,17 @@ static struct pace run(struct bench *bench, const char *what) {
 static void compare(struct bench *bench, const struct limits *limits, double push_per_s, double pull_per_s) {
   struct report *report = &bench->report;
   double apply_s = bench->traffic / limits->triad;
-  double up_s = bench->bytes / limits->tcp_up, down_s = bench->bytes / limits->tcp_down;
+  double up_s = bench->wire / limits->tcp_up, down_s = bench->wire / limits->tcp_down;
   double step_s = up_s + down_s + apply_s, bare_s = 1 / push_per_s - apply_s;
   report_limit(report, &figures[STEPS], 1 / step_s);
-  report_limit(report, &figures[RATE], bench->bytes / step_s / GB);
-  report_limit(report, &figures[PUSH], bench->bytes / (up_s + apply_s) / GB);
+  report_limit(report, &figures[RATE], bench->wire / step_s / GB);
+  report_limit(report, &figures[PUSH], bench->wire / (up_s + apply_s) / GB);
   report_limit(report, &figures[PULL], limits->tcp_down / GB);
   if (bare_s > 0) { /* a triad that was disturbed may take longer than a push that was not */
-    report_add(report, &figures[PUSH_GRPC], bench->bytes / bare_s / GB);
+    report_add(report, &figures[PUSH_GRPC], bench->wire / bare_s / GB);
     report_limit(report, &figures[PUSH_GRPC], limits->grpc_up / GB);
   }
-  report_add(report, &figures[PULL_GRPC], pull_per_s * bench->bytes / GB);
+  report_add(report, &figures[PULL_GRPC], pull_per_s * bench->wire / GB);
   report_limit(report, &figures[PULL_GRPC], limits->grpc_down / GB);
 }
 
@@ -145,13 +148,13 @@ static void round_of(struct bench *bench) {
   struct pace step = run(bench, "step");
   cpu_ns = bench_cpu_ns(bench->espalier.server.pid) - cpu_ns;
   report_add(report, &figures[STEPS], step.per_s);
-  report_add(report, &figures[RATE], step.per_s * bench->bytes / GB);
+  report_add(report, &figures[RATE], step.per_s * bench->wire / GB);
   report_add(report, &figures[P50], (double)step.p50_ns / 1e6);
   report_add(report, &figures[CPU], (double)cpu_ns / 1e9 / (double)step.count);
   double push_per_s = run(bench, "push").per_s;
   double pull_per_s = run(bench, "pull").per_s;
-  report_add(report, &figures[PUSH], push_per_s * bench->bytes / GB);
-  report_add(report, &figures[PULL], pull_per_s * bench->bytes / GB);
+  report_add(report, &figures[PUSH], push_per_s * bench->wire / GB);
+  report_add(report, &figures[PULL], pull_per_s * bench->wire / GB);
   if (!bench->options->limits)
     return;
   measure_limits(bench, &limits);
@@ -207,11 +210,12 @@ static double peak_bytes(pid_t pid) {
   return (double)kb * 1024;
 }
 
-/* The limit: a push of each worker on its way, and of each pull the largest tensor as it was; a tenth of everything,
- * and 32 MiB. */
+/* The limit: a push of each worker on its way, and of each pull the largest tensor as it was, and as it travels where
+ * that is another dtype; a tenth of everything, and 32 MiB. */
 static void take_memory(struct bench *bench, const struct esp_server_info *info) {
   double kept = (double)info->memory_parameters + (double)info->memory_state;
-  double moved = (double)bench->options->workers * (bench->bytes + (double)workload_bytes_largest());
+  double largest = (double)workload_bytes_largest() * (bench->options->wire == 0 ? 1 : 1.5);
+  double moved = (double)bench->options->workers * (bench->wire + largest);
   double above = peak_bytes(bench->espalier.server.pid) - kept;
   report_add(&bench->report, &figures[MEMORY], above / 1e6);
   report_limit(&bench->report, &figures[MEMORY], (moved + 0.1 * (kept + moved) + (32 << 20)) / 1e6);
@@ -240,10 +244,12 @@ static void start(struct bench *bench, const struct bench_options *options) {
   bench->options = options;
   bench->phase_ms = seconds * 1000 / phases;
   bench->bytes = (double)workload_bytes();
+  bench->wire = options->wire == 0 ? bench->bytes : bench->bytes / 2;
   rule_parse(options->optimizer, &bench->rule);
-  bench->traffic = rule_traffic(&bench->rule, (size_t)bench->bytes);
+  bench->traffic = rule_traffic(&bench->rule, bench->wire, bench->bytes);
   report_begin(&bench->report, "step");
   report_word(&bench->report, &figures[OPTIMIZER], options->optimizer);
+  report_word(&bench->report, &figures[WIRE], options->wire == 0 ? "f32" : options->wire == ESP_BF16 ? "bf16" : "f16");
   report_add(&bench->report, &figures[WORKERS], (double)options->workers);
   team_start(&bench->espalier, options);
   if (options->limits) {

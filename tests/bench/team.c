@@ -7,21 +7,21 @@
 
 #define LINE_BYTES 1024
 
-static void hire(struct team *team, const char *command, size_t len) {
+static void hire(struct team *team, const char *command, enum esp_leaf_dtype wire, size_t len) {
   for (team->len = 0; team->len < len; team->len++)
-    child_start(command, team->address, &team->workers[team->len], NULL);
+    child_start(command, team->address, wire, &team->workers[team->len], NULL);
 }
 
 void team_start(struct team *team, const struct bench_options *options) {
   server_start(options, options->optimizer, &team->server, team->address);
   team->server_signal = SIGTERM;
-  hire(team, "worker", options->workers);
+  hire(team, "worker", options->wire, options->workers);
 }
 
 void team_start_limit(struct team *team, const char *server, const char *worker, size_t len) {
-  child_start(server, NULL, &team->server, team->address);
+  child_start(server, NULL, 0, &team->server, team->address);
   team->server_signal = 0;
-  hire(team, worker, len);
+  hire(team, worker, 0, len);
 }
 
 void team_ask(struct team *team, const char *what, uint64_t ms) {

@@ -80,7 +80,7 @@ int bench_worker(const struct bench_options *options) {
   static struct work work; /* large */
   char line[1024];
   work.client = bench_open(options->server);
-  workload_init(&work.load, true);
+  workload_init(&work.load, options->wire, true);
   workload_declare(&work.load, work.client);
   child_ready(NULL);
   while (fgets(line, sizeof(line), stdin) != NULL)

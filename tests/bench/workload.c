@@ -34,16 +34,32 @@ static void read_leaf(struct workload *load, char *line) {
   load->bytes += elements * sizeof(float);
 }
 
-static void make_memory(struct workload *load, size_t i, bool weights) {
-  size_t bytes = load->elements[i] * sizeof(float);
-  float *grads = esp_malloc(bytes);
-  void *values = weights ? esp_calloc(1, bytes) : NULL; /* the pages are there before anything is timed */
-  if (grads == NULL || (weights && values == NULL))
+static void *must_have(void *memory, size_t bytes) {
+  if (memory == NULL)
     bench_die("no memory for %zu bytes", bytes);
-  for (size_t j = 0; j < load->elements[i]; j++)
-    grads[j] = gradient(j);
-  load->grads[i] = (struct esp_gradient){.data = grads, .bytes = bytes};
-  load->weights[i] = (struct esp_weight){.data = values, .bytes = bytes};
+  return memory;
+}
+
+static void *make_gradients(const struct workload *load, size_t elements) {
+  if (load->wire == 0) {
+    float *grads = must_have(esp_malloc_array(elements, sizeof(*grads)), elements * sizeof(*grads));
+    for (size_t j = 0; j < elements; j++)
+      grads[j] = gradient(j);
+    return grads;
+  }
+  uint16_t *grads = must_have(esp_malloc_array(elements, sizeof(*grads)), elements * sizeof(*grads));
+  for (size_t j = 0; j < elements; j++)
+    grads[j] = j < GRADIENTS ? half_round(load->wire, gradient(j)) : grads[j - GRADIENTS];
+  return grads;
+}
+
+static void make_memory(struct workload *load, size_t i, bool weights) {
+  size_t bytes = load->elements[i] * (load->wire == 0 ? sizeof(float) : sizeof(uint16_t));
+  load->grads[i] =
+      (struct esp_gradient){.data = make_gradients(load, load->elements[i]), .bytes = bytes, .dtype = load->wire};
+  load->weights[i] = (struct esp_weight){.bytes = bytes, .dtype = load->wire};
+  if (weights)
+    load->weights[i].data = must_have(esp_calloc(1, bytes), bytes); /* the pages are there before anything is timed */
 }
 
 static void read_list(struct workload *load) {
@@ -57,8 +73,9 @@ static void read_list(struct workload *load) {
   fclose(list);
 }
 
-void workload_init(struct workload *load, bool weights) {
+void workload_init(struct workload *load, enum esp_leaf_dtype wire, bool weights) {
   read_list(load);
+  load->wire = wire;
   for (size_t i = 0; i < load->len; i++)
     make_memory(load, i, weights);
 }
@@ -97,11 +114,8 @@ void workload_declare(struct workload *load, esp_client *client) {
 
 /* ---- the check ---- */
 
-static void check_leaf(const struct workload *load, size_t i, const struct rule *rule, uint64_t steps) {
-  const float *values = load->weights[i].data;
-  float expected[GRADIENTS];
-  for (size_t j = 0; j < GRADIENTS; j++)
-    expected[j] = rule_replay(rule, gradient(j), steps);
+static void check_values(const struct workload *load, size_t i, const float *values, const float *expected,
+                         uint64_t steps) {
   for (size_t j = 0; j < load->elements[i]; j++) {
     if (values[j] != expected[j % GRADIENTS])
       bench_die("leaf %s: element %zu is %.9g, and %.9g after %" PRIu64 " steps", load->specs[i].path, j,
@@ -109,12 +123,52 @@ static void check_leaf(const struct workload *load, size_t i, const struct rule 
   }
 }
 
-static void pull_all(struct workload *load, esp_client *client) {
+/* What was pulled as it is in a step. */
+static void check_halves(const struct workload *load, size_t i, const float *expected) {
+  const uint16_t *halves = load->weights[i].data;
+  uint16_t rounded[GRADIENTS];
+  for (size_t j = 0; j < GRADIENTS; j++)
+    rounded[j] = half_round(load->wire, expected[j]);
+  for (size_t j = 0; j < load->elements[i]; j++) {
+    if (halves[j] != rounded[j % GRADIENTS])
+      bench_die("leaf %s: element %zu of 16 bits is %04x, and %04x of %.9g", load->specs[i].path, j,
+                (unsigned)halves[j], (unsigned)rounded[j % GRADIENTS], (double)expected[j % GRADIENTS]);
+  }
+}
+
+static void check_leaf(const struct workload *load, size_t i, const struct esp_weight *exact, const struct rule *rule,
+                       uint64_t steps) {
+  float expected[GRADIENTS];
+  for (size_t j = 0; j < GRADIENTS; j++) {
+    float sent = load->wire == 0 ? gradient(j) : half_value(load->wire, half_round(load->wire, gradient(j)));
+    expected[j] = rule_replay(rule, sent, steps);
+  }
+  check_values(load, i, exact->data, expected, steps);
+  if (load->wire != 0)
+    check_halves(load, i, expected);
+}
+
+static void pull_all(const struct esp_weight *weights, size_t len, esp_client *client) {
   struct esp_pull_options options = {.consistent = true};
   struct esp_status st;
-  for (size_t i = 0; i < load->len; i++)
-    memset(load->weights[i].data, 0xFF, load->weights[i].bytes); /* not a number: what is not pulled is seen */
-  bench_check(esp_pull_with(client, load->weights, load->len, &options, NULL, &st), "pull", &st);
+  for (size_t i = 0; i < len; i++)
+    memset(weights[i].data, 0xFF, weights[i].bytes); /* not a number: what is not pulled is seen */
+  bench_check(esp_pull_with(client, weights, len, &options, NULL, &st), "pull", &st);
+}
+
+/* The values themselves; where weights travel otherwise, in memory that is kept for the next check. */
+static const struct esp_weight *pull_exact(struct workload *load, esp_client *client) {
+  static struct esp_weight exact[LEAVES_MAX];
+  pull_all(load->weights, load->len, client);
+  if (load->wire == 0)
+    return load->weights;
+  for (size_t i = 0; i < load->len; i++) {
+    size_t bytes = load->elements[i] * sizeof(float);
+    void *data = exact[i].data != NULL ? exact[i].data : must_have(esp_malloc(bytes), bytes);
+    exact[i] = (struct esp_weight){.leaf = load->ids[i], .data = data, .bytes = bytes};
+  }
+  pull_all(exact, load->len, client);
+  return exact;
 }
 
 uint64_t workload_check(struct workload *load, esp_client *client, const char *optimizer) {
@@ -123,7 +177,7 @@ uint64_t workload_check(struct workload *load, esp_client *client, const char *o
   struct rule rule;
   uint64_t total = 0;
   rule_parse(optimizer, &rule);
-  pull_all(load, client);
+  const struct esp_weight *exact = pull_exact(load, client);
   bench_check(esp_describe(client, NULL, false, &description, &st), "describe", &st);
   if (description->leaves_len != load->len)
     bench_die("the tree has %zu leaves, and not %zu", description->leaves_len, load->len);
@@ -133,7 +187,7 @@ uint64_t workload_check(struct workload *load, esp_client *client, const char *o
       info = description->leaves[j].leaf == load->ids[i] ? &description->leaves[j] : info;
     if (info == NULL)
       bench_die("the tree has no leaf %s", load->specs[i].path);
-    check_leaf(load, i, &rule, info->steps);
+    check_leaf(load, i, &exact[i], &rule, info->steps);
     total += info->steps;
   }
   esp_description_free(description);
