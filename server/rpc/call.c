@@ -37,10 +37,16 @@ void esp_event_arm(struct esp_event *event, struct esp_call *call, void (*handle
 }
 
 static void flush(struct esp_call *call);
+static void begin_read(struct esp_call *call);
 
 /* Takes the next event off the queue; without one the thread is no longer running. */
 static struct esp_event *take_event(struct esp_call *call) {
   pthread_mutex_lock(&call->mutex);
+  if (call->first == NULL && call->wants_message) {
+    pthread_mutex_unlock(&call->mutex);
+    begin_read(call);
+    pthread_mutex_lock(&call->mutex);
+  }
   struct esp_event *event = call->first;
   if (event == NULL) {
     call->running = false;
@@ -201,6 +207,15 @@ void esp_call_read(struct esp_call *call) {
   if (esp_call_is_over(call))
     return;
   release_message(call);
+  call->wants_message = true;
+}
+
+/* When what was read is dealt with, and the answer sent where it is there: with a read gRPC writes a window update of
+ * its own, and the peer would wake up for that first. */
+static void begin_read(struct esp_call *call) {
+  call->wants_message = false;
+  if (esp_call_is_over(call))
+    return;
   grpc_op op = {.op = GRPC_OP_RECV_MESSAGE, .data.recv_message.recv_message = &call->incoming};
   start_batch(call, &op, 1, &call->recv, handle_recv);
 }

@@ -128,6 +128,7 @@ struct esp_call {
   _Atomic uint64_t sending_since_ms; /* when it began, 0: none is outstanding */
   bool metadata_sent;                /* initial metadata was handed to gRPC */
   bool status_sent;                  /* so was the status */
+  bool wants_message;                /* esp_call_read was called, and the read has not begun */
   bool finished;                     /* esp_call_finish was called */
   bool closed;                       /* the close event came */
   enum esp_code code;                /* the status */

@@ -82,7 +82,18 @@ static bool write_message(struct esp_puller *puller) {
   esp_call_write(puller->call, grpc_raw_byte_buffer_create(puller->slices, puller->slices_len));
   drop_slices(puller);
   puller->message_len = 0;
+  puller->leads = false;
   return true;
+}
+
+bool esp_puller_lead(struct esp_puller *puller, const ProtobufCMessage *answer) {
+  puller->leads = !puller->is_done && add_message(puller, answer);
+  return puller->leads;
+}
+
+void esp_puller_write_lead(struct esp_puller *puller) {
+  if (puller->leads && !write_message(puller))
+    fail_memory(puller);
 }
 
 /* ---- pins ---- */

@@ -29,6 +29,7 @@ struct esp_puller {
   size_t slices_len;
   size_t slices_capacity;
   size_t message_len; /* of slices and page */
+  bool leads;         /* the message under way begins with an answer that is not the pull's */
   bool is_done;       /* all was written, or code says what went wrong */
   enum esp_code code;
   struct esp_status st;
@@ -39,6 +40,11 @@ struct esp_puller {
  * with that code. */
 void esp_puller_begin(struct esp_puller *puller, struct esp_call *call, struct esp_decoded *decoded,
                       const Espalier__V1__PullRequest *request, void (*changed)(struct esp_puller *puller));
+/* Puts another answer before the pull's in its first message; false (and nothing changed) without memory, or where the
+ * pull has failed. Before the first step. */
+bool esp_puller_lead(struct esp_puller *puller, const ProtobufCMessage *answer);
+/* Of a pull that failed: writes that other answer, if it was not. */
+void esp_puller_write_lead(struct esp_puller *puller);
 /* Goes on until a message was written, a pin has to be waited for, or it is done. To be called after begin and whenever
  * the call is writable. */
 void esp_puller_step(struct esp_puller *puller);

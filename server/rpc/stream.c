@@ -5,6 +5,9 @@
  *   push:  RECEIVING --whole--> APPLYING --DONE--> answered when it is first in the queue
  *   pull:  WAITING --first in the queue--> its messages are written, one at a time
  *
+ * Where a pull came in the message that ended the push before it, the push's answer is in the pull's first message: one
+ * packet, for which the client wakes up once.
+ *
  * Happy path: a message is read, what is not chunks decoded. A push header adds an entry, whose chunks are fed once the
  * engine has room (the message is held until then, and no other is read); a whole push is committed at once and the
  * next message read, so that pushes overlap.
@@ -27,6 +30,7 @@ struct entry {
   struct entry *next;
   struct stream *stream;
   bool is_push;
+  bool is_joined; /* a pull that came with the end of the push before it: their answers share a message */
   union {
     struct esp_intake intake; /* of a push */
     struct esp_puller puller; /* of a pull */
@@ -78,6 +82,8 @@ static bool answer_first(struct stream *stream) {
   enum esp_code code = entry->is_push ? entry->intake.code : entry->puller.code;
   if (code != ESP_OK) {
     stream->has_ended = true;
+    if (!entry->is_push)
+      esp_puller_write_lead(&entry->puller);
     esp_call_finish(stream->call, code, entry->is_push ? &entry->intake.st : &entry->puller.st);
     return false;
   }
@@ -85,7 +91,9 @@ static bool answer_first(struct stream *stream) {
     Espalier__V1__PushReply reply = esp_push_reply_of(&entry->intake.reply);
     Espalier__V1__StreamResponse response = ESPALIER__V1__STREAM_RESPONSE__INIT;
     response.push = &reply;
-    esp_call_write_message(stream->call, &response.base);
+    bool is_joined = entry->next != NULL && entry->next->is_joined;
+    if (!is_joined || !esp_puller_lead(&entry->next->puller, &response.base))
+      esp_call_write_message(stream->call, &response.base);
   }
   pop(stream);
   return true;
@@ -168,7 +176,7 @@ static void begin_push(struct stream *stream, const Espalier__V1__PushHeader *he
     stream->receiving = entry;
 }
 
-static void begin_pull(struct stream *stream, const Espalier__V1__PullRequest *request) {
+static void begin_pull(struct stream *stream, const Espalier__V1__PullRequest *request, bool is_joined) {
   if (stream->receiving != NULL) {
     fail(stream, esp_fail(&stream->st, ESP_INVALID_ARGUMENT, "a pull began before the push before it was whole"));
     return;
@@ -176,6 +184,7 @@ static void begin_pull(struct stream *stream, const Espalier__V1__PullRequest *r
   struct entry *entry = add_entry(stream, false);
   if (entry == NULL)
     return;
+  entry->is_joined = is_joined;
   esp_puller_begin(&entry->puller, stream->call, &stream->request, request, puller_changed);
   if (entry->puller.is_done)
     stream->has_ended = true;
@@ -205,7 +214,8 @@ static void take_chunks(struct stream *stream) {
   stream->is_holding = stream->receiving != NULL && !stream->receiving->intake.is_ready;
   if (stream->is_holding)
     return;
-  if (stream->receiving != NULL) {
+  bool feeds = stream->receiving != NULL;
+  if (feeds) {
     feed(stream);
   } else if (!stream->has_ended) {
     enum esp_code code =
@@ -215,7 +225,7 @@ static void take_chunks(struct stream *stream) {
   }
   const Espalier__V1__StreamRequest *request = (const Espalier__V1__StreamRequest *)stream->request.message;
   if (request != NULL && request->pull != NULL && !stream->has_ended)
-    begin_pull(stream, request->pull);
+    begin_pull(stream, request->pull, feeds);
   esp_decoded_done(&stream->request);
 }
 

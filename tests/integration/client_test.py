@@ -225,8 +225,9 @@ class Calls(ClientCase):
             tensors = {"w": f64(1, 2)}
             request = {"push": push_header(tensors), "chunks": harness.chunks_of(tensors), "pull": {"paths": ["w"]}}
             feed.put(wire.StreamRequest(**request))
-            pushed, pulled = next(call), Pulled([])
-            self.assertEqual(pushed.push.applied, 1)
+            pushed = next(call)
+            pulled = Pulled([pushed])  # whose first message has the push's reply, too
+            self.assertEqual((pushed.push.applied, pushed.header.commit), (1, pushed.push.commit))
             while pulled.end is None:
                 pulled.add(next(call))
             self.assertEqual(from_f64(*pulled.tensors.values()), [-count, -2 * count])
@@ -243,6 +244,16 @@ class Calls(ClientCase):
         call = self.c.ps.PushPull(iter(requests), timeout=harness.TIMEOUT)
         self.assertEqual(next(call).push.applied, 1)
         self.assert_fails(INVALID_ARGUMENT, "^leaf w: element 0 of the gradient is \\+infinity$", next, call)
+        self.assertEqual(from_f64(self.c.value("w")), [-1])
+
+    def test_push_pull_error_after_joined_answer(self):
+        """A pull that fails does not take the reply along of the push that it came with."""
+        self.c.declare(leaf("w", 1))
+        requests = harness.push_messages({"w": f64(1)}, message=wire.StreamRequest)
+        requests[-1].pull.CopyFrom(wire.PullRequest(paths=["v"]))
+        call = self.c.ps.PushPull(iter(requests), timeout=harness.TIMEOUT)
+        self.assertEqual(next(call).push.applied, 1)
+        self.assert_fails(NOT_FOUND, "v", next, call)
         self.assertEqual(from_f64(self.c.value("w")), [-1])
 
     def test_freeze_and_thaw(self):
