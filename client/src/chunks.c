@@ -1,12 +1,13 @@
 /* Tensors on their way out.
  *
  * The happy path: a tensor is cut so that each message carries ESP_CHUNK_BYTES_USUAL of payload; small tensors share
- * one. What precedes a chunk is copied to the message, the payload refers to the caller's memory. A full message is
- * sent, the last one is left to the caller. It fails with how the call ended. */
+ * one. What precedes a chunk is copied to the message, as is a small payload; a larger one refers to the caller's
+ * memory. A full message is sent, the last one is left to the caller. It fails with how the call ended. */
 #include "client/src/client.h"
 
 /* Keeps a message of nothing but prefixes below the largest size. */
 #define CHUNKS_MAX 8192
+#define COPIED_BYTES_MAX 4096 /* payloads up to this size are copied: to lend them would cost more */
 
 static enum esp_code put_prefix(struct esp_chunk_writer *writer, const struct esp_chunk_name *name, uint64_t offset,
                                 size_t len, struct esp_status *st) {
@@ -37,7 +38,11 @@ enum esp_code esp_chunks_fill(struct esp_chunk_writer *writer, const struct esp_
   enum esp_code code = put_prefix(writer, name, *offset, len, st);
   if (code != ESP_OK)
     return code;
-  esp_call_append_loan(writer->call, (const uint8_t *)data + *offset, len);
+  const uint8_t *payload = (const uint8_t *)data + *offset;
+  if (len <= COPIED_BYTES_MAX)
+    esp_call_append(writer->call, payload, len);
+  else
+    esp_call_append_loan(writer->call, payload, len);
   writer->payload += len;
   writer->chunks++;
   *offset += len;

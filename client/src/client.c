@@ -80,6 +80,7 @@ void esp_cond_init(pthread_cond_t *cond) {
 
 static void locks_init(struct esp_client *client) {
   esp_cond_init(&client->changed);
+  esp_cond_init(&client->heart_due);
   esp_cond_init(&client->ended);
   esp_cond_init(&client->to_call);
   pthread_mutex_init(&client->mutex, NULL);
@@ -92,6 +93,7 @@ static void client_free(struct esp_client *client) {
     esp_conn_unref(client->conns[i]);
   esp_leaves_done(&client->leaves);
   pthread_cond_destroy(&client->changed);
+  pthread_cond_destroy(&client->heart_due);
   pthread_cond_destroy(&client->ended);
   pthread_cond_destroy(&client->to_call);
   pthread_mutex_destroy(&client->mutex);
@@ -138,6 +140,7 @@ void esp_client_close(esp_client *client) {
     if (client->conns[i] != NULL)
       esp_conn_break(client->conns[i]); /* a thread of ours may be waiting for an answer on it */
   pthread_cond_broadcast(&client->changed);
+  pthread_cond_signal(&client->heart_due);
   pthread_mutex_unlock(&client->mutex);
   esp_lanes_join(client);
   pthread_join(client->heart, NULL);

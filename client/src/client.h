@@ -33,7 +33,9 @@ struct esp_client {
   atomic_bool closing; /* set with the mutex: the library's threads are to end, and dials */
 
   pthread_mutex_t mutex;
-  pthread_cond_t changed; /* one of the following was changed that a thread waits for; on the monotonic clock */
+  pthread_cond_t changed;   /* one of the following was changed that a thread waits for; on the monotonic clock */
+  pthread_cond_t heart_due; /* the heart has something else to do, or to end; a cond of its own, since `changed` comes
+                               with each push */
   struct esp_conn *conns[ESP_CHANNELS_MAX]; /* for new calls; NULL: none yet */
   unsigned channel_next;                    /* conns[it % channels] is for the next stream */
 

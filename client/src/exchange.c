@@ -1,8 +1,8 @@
 /* What a push and a pull send, and what they make of the answers.
  *
  * The happy path: leaves that are known to be frozen are left out; the push's header and chunks go out in messages of
- * the usual size, the pull's requests behind them; then whatever the server sends is taken until both are answered. A
- * delta pull tells the server what the caller has, and passes over the weights that it does not send.
+ * the usual size, the pull's request in the last of them; then whatever the server sends is taken until both are
+ * answered. A delta pull tells the server what the caller has, and passes over the weights that it does not send.
  *
  * How it fails: an attempt ends with the call's code. The next one sends everything again under the same sequence, but
  * for a push that was answered. Where the server refuses the session it is asked whether it still knows it:
@@ -21,6 +21,7 @@
 /* Leaves of one request, which must fit a message; fewer where it also says what the caller has of each. */
 #define PULL_LEAVES_MAX 262144
 #define DELTA_LEAVES_MAX 65536
+#define JOINED_LEAVES_MAX 8192 /* of a request that shares a message with the end of a push */
 
 /* ---- checks before anything is sent ---- */
 
@@ -191,7 +192,8 @@ static enum esp_code append_head(struct esp_exchange *ex, struct esp_call *call,
   return code;
 }
 
-static enum esp_code send_push(struct esp_exchange *ex, struct esp_call *call, struct esp_status *st) {
+/* As much of the push as a message carries. */
+static enum esp_code append_push(struct esp_exchange *ex, struct esp_call *call, struct esp_status *st) {
   struct esp_push *push = &ex->push;
   enum esp_code code = push->head_sent ? ESP_OK : append_head(ex, call, st);
   struct esp_chunk_writer writer = {.call = call, .deadline_ms = ex->retry.deadline_ms};
@@ -207,7 +209,7 @@ static enum esp_code send_push(struct esp_exchange *ex, struct esp_call *call, s
     }
   }
   esp_call_lend_under(call, NULL);
-  return code == ESP_OK ? esp_call_send(call, false, ex->retry.deadline_ms, st) : code;
+  return code;
 }
 
 /* Where the request for the weights from `from` on ends. */
@@ -217,7 +219,7 @@ static size_t request_end(const struct esp_pull *pull, size_t from) {
 }
 
 /* Asks for the weights that are left, or as many as one request can name. */
-static enum esp_code send_pull(struct esp_exchange *ex, struct esp_call *call, struct esp_status *st) {
+static enum esp_code append_pull(struct esp_exchange *ex, struct esp_call *call, struct esp_status *st) {
   struct esp_pull *pull = &ex->pull;
   size_t end = request_end(pull, pull->asked);
   struct esp_pull_ask ask = {.weights = pull->weights + pull->asked,
@@ -232,18 +234,23 @@ static enum esp_code send_pull(struct esp_exchange *ex, struct esp_call *call, s
     code = esp_fail(st, ESP_INVALID_ARGUMENT,
                     "a consistent pull of %zu leaves takes a request of %zu bytes, more than a message of %u", ask.len,
                     buf.len, ESP_CHUNK_BYTES_MAX);
-  if (code == ESP_OK) {
+  if (code == ESP_OK)
     esp_call_append(call, buf.data, buf.len);
-    code = esp_call_send(call, false, ex->retry.deadline_ms, st);
-  }
   esp_buf_done(&buf);
   pull->asked = end;
   return code;
 }
 
+/* The last message of a push asks for the weights, too, where the request is not large itself: one message less for the
+ * server to wake up for. */
 enum esp_code esp_exchange_send(struct esp_exchange *ex, struct esp_call *call, struct esp_status *st) {
+  bool pushes = !push_is_sent(ex);
+  enum esp_code code = pushes ? append_push(ex, call, st) : ESP_OK;
   ex->asked = true;
-  return push_is_sent(ex) ? send_pull(ex, call, st) : send_push(ex, call, st);
+  if (code == ESP_OK && push_is_sent(ex) && ex->pulls && ex->pull.asked < ex->pull.len &&
+      (!pushes || request_end(&ex->pull, ex->pull.asked) - ex->pull.asked <= JOINED_LEAVES_MAX))
+    code = append_pull(ex, call, st);
+  return code == ESP_OK ? esp_call_send(call, false, ex->retry.deadline_ms, st) : code;
 }
 
 /* ---- receiving ---- */

@@ -75,7 +75,7 @@ void esp_flags_want(struct esp_client *client, uint64_t epoch) {
   pthread_mutex_lock(&client->mutex);
   if (epoch > client->flags_epoch && epoch > client->flags_wanted) {
     client->flags_wanted = epoch;
-    pthread_cond_broadcast(&client->changed);
+    pthread_cond_signal(&client->heart_due);
   }
   pthread_mutex_unlock(&client->mutex);
 }

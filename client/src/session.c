@@ -43,6 +43,7 @@ static bool install(struct esp_client *client, const struct esp_session_reply *r
   client->open_len = 0;
   if (changed)
     client->flags_epoch = 0;
+  pthread_cond_signal(&client->heart_due);
   return changed;
 }
 
@@ -290,7 +291,7 @@ void *esp_session_heart(void *data) {
   pthread_mutex_lock(&client->mutex);
   while (!atomic_load(&client->closing)) {
     if (!is_due(client, &session, &wake_ms)) {
-      esp_client_wait(client, wake_ms);
+      esp_cond_wait(&client->heart_due, &client->mutex, wake_ms);
       continue;
     }
     uint64_t wanted = client->flags_wanted;

@@ -48,6 +48,8 @@
 #define ANSWER_BYTES_MAX (64 << 20)
 /* How long a cancelled call may take to give its memory back before its connection is broken. */
 #define RETURN_MS_MAX 200
+/* What is copied to messages goes to pages of this size: a slice of its own for each piece would cost more. */
+#define PAGE_BYTES (64 << 10)
 
 struct esp_conn {
   atomic_uint refs;      /* the client's and one of each call */
@@ -68,6 +70,8 @@ struct esp_call {
   struct esp_loans loans;        /* slices that refer to callers' memory and are not destroyed */
   struct esp_loans *lend_under;  /* the account of those to come: loans, or one whose parent it is */
   grpc_byte_buffer *message_out; /* being built; NULL: nothing appended yet */
+  grpc_slice page;               /* what is left of one; not there where it is empty */
+  size_t page_used;              /* its bytes that are the message's, but not in message_out yet */
   grpc_byte_buffer *message_in;  /* received; NULL at the stream's end */
   struct esp_span *spans;        /* of message_in */
   size_t spans_capacity;         /* of spans */
@@ -272,6 +276,7 @@ enum esp_code esp_call_new(struct esp_conn *conn, const char *method, struct esp
   call->lend_under = &call->loans;
   call->conn = esp_conn_ref(conn);
   call->details = grpc_empty_slice();
+  call->page = grpc_empty_slice();
   grpc_metadata_array_init(&call->initial);
   grpc_metadata_array_init(&call->trailing);
   call->queue = grpc_completion_queue_create_for_next(NULL);
@@ -320,6 +325,7 @@ void esp_call_free(struct esp_call *call) {
   if (call->message_out != NULL)
     grpc_byte_buffer_destroy(call->message_out);
   call->message_out = NULL;
+  grpc_slice_unref(call->page);
   uint64_t deadline_ms = esp_now_ms() + RETURN_MS_MAX;
   force_rest(call, false, deadline_ms);
   if (call->message_in != NULL)
@@ -341,9 +347,28 @@ static void append_slice(struct esp_call *call, grpc_slice slice) {
   grpc_slice_buffer_add(&call->message_out->data.raw.slice_buffer, slice);
 }
 
+/* Makes what was copied a slice of the message. */
+static void close_page(struct esp_call *call) {
+  if (call->page_used > 0)
+    append_slice(call, grpc_slice_split_head(&call->page, call->page_used));
+  call->page_used = 0;
+}
+
+static void next_page(struct esp_call *call) {
+  close_page(call);
+  grpc_slice_unref(call->page);
+  call->page = grpc_slice_malloc(PAGE_BYTES);
+}
+
 void esp_call_append(struct esp_call *call, const void *bytes, size_t len) {
-  if (len > 0)
-    append_slice(call, grpc_slice_from_copied_buffer(bytes, len));
+  for (size_t done = 0, piece; done < len; done += piece) {
+    if (call->page_used == GRPC_SLICE_LENGTH(call->page))
+      next_page(call);
+    size_t room = GRPC_SLICE_LENGTH(call->page) - call->page_used;
+    piece = len - done < room ? len - done : room;
+    memcpy(GRPC_SLICE_START_PTR(call->page) + call->page_used, (const uint8_t *)bytes + done, piece);
+    call->page_used += piece;
+  }
 }
 
 bool esp_loans_are_back(const struct esp_loans *loans) {
@@ -371,6 +396,7 @@ void esp_call_append_loan(struct esp_call *call, const void *bytes, size_t len) 
   for (struct esp_loans *loans = call->lend_under; loans != NULL; loans = loans->parent)
     atomic_fetch_add_explicit(&loans->count, 1, memory_order_relaxed);
   esp_handoff_give();
+  close_page(call);
   append_slice(call, grpc_slice_new_with_user_data((void *)bytes, len, loan_back, call->lend_under));
 }
 
@@ -379,12 +405,14 @@ bool esp_call_may_send(struct esp_call *call) {
 }
 
 enum esp_code esp_call_send(struct esp_call *call, bool last, uint64_t deadline_ms, struct esp_status *st) {
-  recv_again(call);
-  while (!esp_call_may_send(call))
+  while (!esp_call_may_send(call)) {
+    recv_again(call);
     if (!step(call, deadline_ms))
       return esp_call_give_up(call, st);
+  }
   if (call->over)
     return fail_over(call, st);
+  close_page(call);
   if (call->message_out == NULL)
     call->message_out = grpc_raw_byte_buffer_create(NULL, 0);
   grpc_op ops[2] = {
@@ -394,6 +422,7 @@ enum esp_code esp_call_send(struct esp_call *call, bool last, uint64_t deadline_
   post(call, OP_SEND, ops, last ? 2 : 1);
   grpc_byte_buffer_destroy(call->message_out); /* gRPC has taken the slices */
   call->message_out = NULL;
+  recv_again(call); /* after: with it gRPC writes a window update, for which the server would wake up first */
   return ESP_OK;
 }
 

@@ -11,8 +11,8 @@
  * wait for. The library starts one thread of its own per client, which renews the session's lease, and others with the
  * first handle and with each watch. Do not fork() after esp_client_open (gRPC forbids it).
  *
- * Memory: gradients are sent from the caller's memory without a copy; all pointers are borrowed until the call returns,
- * or its handle has ended.
+ * Memory: gradients are sent from the caller's memory, large ones without a copy; all pointers are borrowed until the
+ * call returns, or its handle has ended.
  * A program that moves large tensors should call mallopt(M_MMAP_THRESHOLD, 32 MiB), (M_TRIM_THRESHOLD, 1 GiB),
  * (M_TOP_PAD, 64 MiB) first in main: gRPC's buffers are otherwise returned to the kernel after each message. */
 #ifndef ESPALIER_H
