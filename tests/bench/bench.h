@@ -17,6 +17,7 @@
 struct bench_options {
   const char *server;    /* of a child: the address */
   const char *optimizer; /* an expression */
+  const char *isa;       /* instructions, as the server's --isa */
   const char *espalierd; /* the program */
   uint64_t rounds;       /* of phases that take turns */
   uint64_t seconds;      /* about how long the whole takes */
@@ -27,6 +28,10 @@ struct bench_options {
 };
 int bench_admin(const struct bench_options *options);
 int bench_step(const struct bench_options *options);
+int bench_kernels(const struct bench_options *options);
+int bench_latency(const struct bench_options *options);
+int bench_small(const struct bench_options *options);
+int bench_delta(const struct bench_options *options);
 int bench_worker(const struct bench_options *options);
 int bench_operator(const struct bench_options *options);
 

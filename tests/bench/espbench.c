@@ -2,7 +2,7 @@
  * figures are.
  *
  *   espbench COMMAND [--rounds N] [--seconds N] [--limits] [--json] [--workers N] [--optimizer EXPR] [--wire DTYPE]
- *                    [--espalierd PATH]
+ *                    [--isa NAME] [--espalierd PATH]
  *
  * Each command takes those of the options that mean something to it. Exit code 0: it was measured, and all values are
  * right; 1: something failed, and a line on stderr says what; 2: a bad command line. */
@@ -27,6 +27,7 @@ static const struct option all_options[] = {{"server", required_argument, NULL, 
                                             {"workers", required_argument, NULL, 'w'},
                                             {"optimizer", required_argument, NULL, 'o'},
                                             {"wire", required_argument, NULL, 'd'},
+                                            {"isa", required_argument, NULL, 'i'},
                                             {"espalierd", required_argument, NULL, 'e'},
                                             {0}};
 
@@ -40,6 +41,10 @@ static const struct command {
 } commands[] = {
     {"admin", bench_admin, "rsje", "how long freezes and thaws take under full load", 4, 60},
     {"step", bench_step, "rsljwode", "how fast workers push gradients and pull weights", 12, 120},
+    {"kernels", bench_kernels, "rij", "each rule beside a triad, with 1 and 2 threads", 12, 0},
+    {"latency", bench_latency, "rlje", "pushes and pulls of 1 KiB, one at a time and 16 at once", 12, 0},
+    {"small", bench_small, "rje", "2,000 tensors of 1 KiB beside one of as many bytes", 12, 0},
+    {"delta", bench_delta, "rje", "pulls of which 0, 50, 90 and 100 % are frozen", 12, 0},
     {"worker", bench_worker, "ad", NULL, 0, 0},
     {"operator", bench_operator, "a", NULL, 0, 0},
     {"tcp-server", limits_tcp_server, "", NULL, 0, 0},
@@ -133,6 +138,9 @@ static void take_option(struct bench_options *ret, int which) {
   case 'd':
     ret->wire = dtype(optarg);
     break;
+  case 'i':
+    ret->isa = optarg;
+    break;
   case 'e':
     ret->espalierd = optarg;
     break;
@@ -145,6 +153,7 @@ static struct bench_options read_options(const struct command *command, int argc
   struct bench_options options = {.rounds = command->rounds, .seconds = command->seconds};
   options.workers = strchr(command->takes, 'w') != NULL;
   options.optimizer = strchr(command->takes, 'o') != NULL ? OPTIMIZER : NULL;
+  options.isa = strchr(command->takes, 'i') != NULL ? "auto" : NULL;
   options.espalierd = strchr(command->takes, 'e') != NULL ? ESPALIERD : NULL;
   for (int which; (which = getopt_long(argc, argv, "", all_options, NULL)) != -1;) {
     if (strchr(command->takes, which) == NULL)

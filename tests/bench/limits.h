@@ -5,7 +5,7 @@
 #include "tests/bench/bench.h"
 
 /* Servers and workers of a team: see team_start_limit. */
-#define LIMITS_TCP "tcp-server", "tcp-worker"    /* push, pull */
+#define LIMITS_TCP "tcp-server", "tcp-worker"    /* push, pull, ping */
 #define LIMITS_GRPC "grpc-server", "grpc-worker" /* push, pull, unary, unary16 */
 int limits_tcp_server(const struct bench_options *options);
 int limits_tcp_worker(const struct bench_options *options);

@@ -2,6 +2,7 @@
  * has one way, in calls of PIECE_BYTES, and ends with one byte the other way when all of them have arrived.
  *
  *   push MS, pull MS  ->  NS PASSES P50 P99
+ *   ping MS           ->  likewise, of PING_BYTES there and back
  *
  * The pieces are always the same memory, as iperf3's are: in cache, so that nothing but TCP is measured. */
 #include <arpa/inet.h>
@@ -18,7 +19,9 @@
 
 #define PIECE_BYTES ((size_t)1 << 20) /* as the library's messages */
 
-enum { PUSH = 1, PULL };
+#define PING_BYTES 1024
+
+enum { PUSH = 1, PULL, PING };
 
 struct link {
   int fd;
@@ -64,7 +67,9 @@ static void *serve(void *data) {
   while (recv(link->fd, &command, 1, 0) == 1) {
     if (command == PULL)
       give(link, link->bytes);
-    else if (take(link, link->bytes))
+    else if (command == PING && take(link, PING_BYTES - 1))
+      give(link, PING_BYTES);
+    else if (command == PUSH && take(link, link->bytes))
       say(link->fd, PUSH);
   }
   close(link->fd);
@@ -132,6 +137,14 @@ static void pull(void *data) {
     bench_die("the server has ended");
 }
 
+static void ping(void *data) {
+  struct link *link = data;
+  link->piece[0] = PING;
+  give(link, PING_BYTES);
+  if (!take(link, PING_BYTES))
+    bench_die("the server has ended");
+}
+
 int limits_tcp_worker(const struct bench_options *options) {
   struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
   static struct link link; /* large */
@@ -148,6 +161,8 @@ int limits_tcp_worker(const struct bench_options *options) {
       passes_answer(push, &link, ms, NULL);
     else if (sscanf(line, "pull %" SCNu64, &ms) == 1)
       passes_answer(pull, &link, ms, NULL);
+    else if (sscanf(line, "ping %" SCNu64, &ms) == 1)
+      passes_answer(ping, &link, ms, NULL);
     else
       bench_die("a worker is asked for %s", line);
   }
