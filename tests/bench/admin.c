@@ -217,7 +217,7 @@ int bench_admin(const struct bench_options *given) {
   bench.options = &options;
   report_begin(&bench.report, "admin");
   team_start(&bench.team, &options);
-  child_start("operator", bench.team.address, 0, &bench.operator, NULL);
+  child_start("operator", bench.team.address, NULL, &bench.operator, NULL);
   take_apply_time(&bench);
   uint64_t seconds = options.seconds > SETUP_S ? options.seconds - SETUP_S : 1;
   for (uint64_t i = 0; i < options.rounds; i++)

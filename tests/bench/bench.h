@@ -22,6 +22,7 @@ struct bench_options {
   uint64_t rounds;       /* of phases that take turns */
   uint64_t seconds;      /* about how long the whole takes */
   uint64_t workers;
+  uint64_t rank;            /* of a worker among the peers' */
   enum esp_leaf_dtype wire; /* in which gradients and weights travel; 0: their own */
   bool limits;              /* measure what the machine allows, in the same rounds */
   bool json;
@@ -34,6 +35,9 @@ int bench_small(const struct bench_options *options);
 int bench_delta(const struct bench_options *options);
 int bench_worker(const struct bench_options *options);
 int bench_operator(const struct bench_options *options);
+int bench_many(const struct bench_options *options);
+int bench_crowd(const struct bench_options *options);
+int bench_peer(const struct bench_options *options);
 
 /* One line on stderr, and the end of the process. */
 _Noreturn void bench_die(const char *format, ...) __attribute__((format(printf, 1, 2)));
@@ -117,9 +121,10 @@ void server_start(const struct bench_options *options, const char *optimizer, st
                   char ret_address[ADDRESS_MAX]);
 /* As many threads as a server started here runs kernels with. */
 unsigned server_threads(void);
-/* Starts this program again with a command of its own, for a server at the address (NULL: it needs none), and returns
- * once it has said "ready". ret_address takes where it listens; NULL: it does not. */
-void child_start(const char *command, const char *address, enum esp_leaf_dtype wire, struct process *ret,
+/* Starts this program again with a command of its own, for a server at the address (NULL: it needs none), and with one
+ * option more (NULL: none), and returns once it has said "ready". ret_address takes where it listens; NULL: it does
+ * not. */
+void child_start(const char *command, const char *address, const char *option, struct process *ret,
                  char ret_address[ADDRESS_MAX]);
 /* In the child: says so. address: where it listens, or NULL. */
 void child_ready(const char *address);
@@ -145,15 +150,22 @@ struct pace {
 void team_start(struct team *team, const struct bench_options *options);
 /* A limit's, by the names of their commands (limits.h). */
 void team_start_limit(struct team *team, const char *server, const char *worker, size_t len);
+/* So many processes, with so many workers as threads of theirs altogether, who join the server at the address. */
+void team_start_crowds(struct team *team, const char *address, size_t crowds, size_t workers);
 /* All workers for so long; each makes one pass at least. Asking and taking the answer are two, where something else is
  * to go on meanwhile. */
 struct pace team_run(struct team *team, const char *what, uint64_t ms);
 void team_ask(struct team *team, const char *what, uint64_t ms);
 struct pace team_take(struct team *team);
 void team_end(struct team *team);
+/* The same of workers that have joined another team's server: it is not theirs to end. */
+void team_leave(struct team *team);
 
-/* In a worker: answers a line "WHAT MS" by passes for so long, with NS PASSES P50 P99. all (or NULL) takes their
- * durations, too. */
+/* In a worker: one pass at least, and others for so long. samples takes their durations. Returns the time of all. */
+uint64_t passes_make(void (*make)(void *data), void *data, uint64_t ms, struct samples *samples);
+/* Answers with NS PASSES P50 P99. */
+void passes_print(uint64_t ns, struct samples *samples);
+/* Answers a line "WHAT MS" by both. all (or NULL) takes the durations, too. */
 void passes_answer(void (*make)(void *data), void *data, uint64_t ms, struct samples *all);
 
 /* ---- the workload: the trainable tensors of ResNet-50 ---- */
@@ -172,14 +184,33 @@ struct workload {
 };
 /* Reads the list and makes the gradients. weights: with memory for pulls. Lives as long as the process. */
 void workload_init(struct workload *load, enum esp_leaf_dtype wire, bool weights);
+/* The same list and gradients (which both go on using), and memory of its own for pulls. */
+void workload_share(struct workload *load, const struct workload *other);
+/* Values begin as the specs say, which the caller may have changed: 0 or ESP_CONSTANT. */
 void workload_declare(struct workload *load, esp_client *client);
 /* Pulls all values and ends the process unless each element of each leaf is, to the last bit, what as many steps as its
  * leaf has made make of it, with the gradients as they travelled; and pulled as weights are, the nearest to that.
  * Nobody pushes meanwhile. Returns the steps of all leaves together. */
 uint64_t workload_check(struct workload *load, esp_client *client, const char *optimizer);
+/* The same of what the last pull has left in weights, where each leaf has made so many steps. */
+void workload_check_pulled(const struct workload *load, const char *optimizer, uint64_t steps);
 /* Of all gradients, and of the largest: for who needs no more than that. */
 size_t workload_bytes(void);
 size_t workload_bytes_largest(void);
+
+/* ---- what a worker does ---- */
+
+struct worker {
+  struct workload load;
+  esp_client *client;
+  uint64_t applied; /* leaves, of all its pushes */
+  uint64_t frozen;  /* likewise */
+  struct samples steps;
+};
+/* One step, push or pull of all leaves. data: a struct worker. */
+void worker_step(void *data);
+void worker_push(void *data);
+void worker_pull(void *data);
 
 /* ---- bfloat16 and float16 ---- */
 
@@ -202,8 +233,8 @@ struct rule {
 /* Ends the process where an expression is not one of those that can be replayed: sgd(lr, momentum), adam(lr, beta1,
  * beta2, eps) and adamw(the same, weight_decay). */
 void rule_parse(const char *expression, struct rule *ret);
-/* What becomes of 0 by so many steps with the same gradient. */
-float rule_replay(const struct rule *rule, float gradient, uint64_t steps);
+/* What becomes of a value by so many steps with the same gradient. */
+float rule_replay(const struct rule *rule, float value, float gradient, uint64_t steps);
 /* Traffic of a step: one read of the gradient, one read and one write of the value and of each state. */
 double rule_traffic(const struct rule *rule, double gradient_bytes, double value_bytes);
 

@@ -15,6 +15,8 @@
 #include "tests/bench/limits.h"
 
 #define OPTIMIZER "sgd(lr=0.001)" /* if not told otherwise */
+/* Of each call: 64 workers' steps, of which each waits for all others, on a machine that makes one in two seconds. */
+#define DEADLINE_MS 120000
 
 enum { EXIT_USAGE = 2 };
 
@@ -28,6 +30,7 @@ static const struct option all_options[] = {{"server", required_argument, NULL, 
                                             {"optimizer", required_argument, NULL, 'o'},
                                             {"wire", required_argument, NULL, 'd'},
                                             {"isa", required_argument, NULL, 'i'},
+                                            {"rank", required_argument, NULL, 'k'},
                                             {"espalierd", required_argument, NULL, 'e'},
                                             {0}};
 
@@ -36,21 +39,25 @@ static const struct command {
   int (*run)(const struct bench_options *options);
   const char *takes; /* the letters of its options */
   const char *help;  /* NULL: for espbench itself */
-  uint64_t rounds;   /* if not told otherwise, as is the next */
+  uint64_t rounds;   /* if not told otherwise, as are the next */
   uint64_t seconds;
+  uint64_t workers;
 } commands[] = {
-    {"admin", bench_admin, "rsje", "how long freezes and thaws take under full load", 4, 60},
-    {"step", bench_step, "rsljwode", "how fast workers push gradients and pull weights", 12, 120},
-    {"kernels", bench_kernels, "rij", "each rule beside a triad, with 1 and 2 threads", 12, 0},
-    {"latency", bench_latency, "rlje", "pushes and pulls of 1 KiB, one at a time and 16 at once", 12, 0},
-    {"small", bench_small, "rje", "2,000 tensors of 1 KiB beside one of as many bytes", 12, 0},
-    {"delta", bench_delta, "rje", "pulls of which 0, 50, 90 and 100 % are frozen", 12, 0},
-    {"worker", bench_worker, "ad", NULL, 0, 0},
-    {"operator", bench_operator, "a", NULL, 0, 0},
-    {"tcp-server", limits_tcp_server, "", NULL, 0, 0},
-    {"tcp-worker", limits_tcp_worker, "a", NULL, 0, 0},
-    {"grpc-server", limits_grpc_server, "", NULL, 0, 0},
-    {"grpc-worker", limits_grpc_worker, "a", NULL, 0, 0},
+    {"admin", bench_admin, "rsje", "how long freezes and thaws take under full load", 4, 60, 0},
+    {"step", bench_step, "rsljwode", "how fast workers push gradients and pull weights", 12, 120, 1},
+    {"many", bench_many, "rsjwoe", "the same of many workers, against two", 3, 120, 64},
+    {"kernels", bench_kernels, "rij", "each rule beside a triad, with 1 and 2 threads", 12, 0, 0},
+    {"latency", bench_latency, "rlje", "pushes and pulls of 1 KiB, one at a time and 16 at once", 12, 0, 0},
+    {"small", bench_small, "rje", "2,000 tensors of 1 KiB beside one of as many bytes", 12, 0, 0},
+    {"delta", bench_delta, "rje", "pulls of which 0, 50, 90 and 100 % are frozen", 12, 0, 0},
+    {"worker", bench_worker, "ad", NULL, 0, 0, 0},
+    {"crowd", bench_crowd, "aw", NULL, 0, 0, 1},
+    {"peer", bench_peer, "aodk", NULL, 0, 0, 0},
+    {"operator", bench_operator, "a", NULL, 0, 0, 0},
+    {"tcp-server", limits_tcp_server, "", NULL, 0, 0, 0},
+    {"tcp-worker", limits_tcp_worker, "a", NULL, 0, 0, 0},
+    {"grpc-server", limits_grpc_server, "", NULL, 0, 0, 0},
+    {"grpc-worker", limits_grpc_worker, "a", NULL, 0, 0, 0},
 };
 #define COMMANDS_LEN (sizeof(commands) / sizeof(commands[0]))
 
@@ -75,6 +82,7 @@ esp_client *bench_open(const char *server) {
   struct esp_status st;
   esp_client *client = NULL;
   options.target = server;
+  options.deadline_ms = DEADLINE_MS;
   bench_check(esp_client_open(&options, &client, &st), "open", &st);
   return client;
 }
@@ -94,10 +102,10 @@ static _Noreturn void usage(void) {
   exit(EXIT_USAGE);
 }
 
-static uint64_t number(const char *text, uint64_t max) {
+static uint64_t number(const char *text, uint64_t min, uint64_t max) {
   char *end;
   unsigned long long value = strtoull(text, &end, 10);
-  if (*text < '0' || *text > '9' || *end != '\0' || value < 1 || value > max)
+  if (*text < '0' || *text > '9' || *end != '\0' || value < min || value > max)
     usage();
   return value;
 }
@@ -118,10 +126,10 @@ static void take_option(struct bench_options *ret, int which) {
     ret->server = optarg;
     break;
   case 'r':
-    ret->rounds = number(optarg, 1000);
+    ret->rounds = number(optarg, 1, 1000);
     break;
   case 's':
-    ret->seconds = number(optarg, 86400);
+    ret->seconds = number(optarg, 1, 86400);
     break;
   case 'l':
     ret->limits = true;
@@ -130,10 +138,13 @@ static void take_option(struct bench_options *ret, int which) {
     ret->json = true;
     break;
   case 'w':
-    ret->workers = number(optarg, WORKERS_MAX);
+    ret->workers = number(optarg, 1, WORKERS_MAX);
     break;
   case 'o':
     ret->optimizer = optarg;
+    break;
+  case 'k':
+    ret->rank = number(optarg, 0, WORKERS_MAX - 1);
     break;
   case 'd':
     ret->wire = dtype(optarg);
@@ -150,8 +161,7 @@ static void take_option(struct bench_options *ret, int which) {
 }
 
 static struct bench_options read_options(const struct command *command, int argc, char **argv) {
-  struct bench_options options = {.rounds = command->rounds, .seconds = command->seconds};
-  options.workers = strchr(command->takes, 'w') != NULL;
+  struct bench_options options = {.rounds = command->rounds, .seconds = command->seconds, .workers = command->workers};
   options.optimizer = strchr(command->takes, 'o') != NULL ? OPTIMIZER : NULL;
   options.isa = strchr(command->takes, 'i') != NULL ? "auto" : NULL;
   options.espalierd = strchr(command->takes, 'e') != NULL ? ESPALIERD : NULL;

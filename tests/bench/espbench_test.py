@@ -28,12 +28,15 @@ def close(a, b, part=2e-5):
 
 def check_refusals():
     for words in ([], ["nothing"], ["admin", "--limits"], ["admin", "--workers=1"], ["step", "--rounds=0"],
-                  ["step", "--workers=1000"], ["step", "--seconds=1x"], ["step", "more"], ["step", "--server=x"], ["step", "--wire=f64"], ["admin", "--wire=bf16"]):
+                  ["step", "--workers=1000"], ["step", "--seconds=1x"], ["step", "more"], ["step", "--server=x"], ["step", "--wire=f64"], ["admin", "--wire=bf16"],
+                  ["many", "--limits"], ["many", "--workers=65"], ["step", "--rank=0"], ["peer", "--rank=64"]):
         code, out, err = run(*words)
         assert code == 2 and out == "" and "usage: espbench" in err, (words, code, out, err)
     for expression in ("clip_norm(1) | sgd", "adam(amsgrad=true)", "sgd(momentum=0.9,nesterov=true)", "sgd(lr=)", "sgd("):
         code, out, err = run("step", "--optimizer", expression)
         assert code == 1 and out == "" and expression in err, (expression, code, out, err)
+    code, out, err = run("many", "--workers=1")
+    assert code == 1 and out == "" and "--workers" in err, (code, out, err)
 
 
 def check_result(result):

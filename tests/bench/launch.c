@@ -13,7 +13,9 @@ void server_start(const struct bench_options *options, const char *optimizer, st
   char group[512], line[LINE_BYTES];
   if ((size_t)snprintf(group, sizeof(group), "--group=default=%s", optimizer) >= sizeof(group))
     bench_die("the optimizer's expression is longer than %zu", sizeof(group));
-  const char *argv[] = {options->espalierd, "--listen=127.0.0.1:0", "--log-level=warn", group, NULL};
+  /* peers/run.py starts its server with the same. */
+  const char *argv[] = {
+      options->espalierd, "--listen=127.0.0.1:0", "--log-level=warn", "--max-staged=1GiB", group, NULL};
   process_start(ret, argv);
   process_answer(ret, line, sizeof(line));
   if (sscanf(line, "espalierd %*s ready on %255s", ret_address) != 1)
@@ -27,7 +29,7 @@ unsigned server_threads(void) {
   return (unsigned)CPU_COUNT(&set);
 }
 
-void child_start(const char *command, const char *address, enum esp_leaf_dtype wire, struct process *ret,
+void child_start(const char *command, const char *address, const char *option, struct process *ret,
                  char ret_address[ADDRESS_MAX]) {
   char self[4096], server[ADDRESS_MAX + 16], line[LINE_BYTES], unused[ADDRESS_MAX];
   ssize_t len = readlink("/proc/self/exe", self, sizeof(self) - 1);
@@ -35,8 +37,7 @@ void child_start(const char *command, const char *address, enum esp_leaf_dtype w
     bench_die("this program does not find itself");
   self[len] = '\0';
   snprintf(server, sizeof(server), "--server=%s", address == NULL ? "" : address);
-  const char *wire_option = wire == 0 ? NULL : wire == ESP_BF16 ? "--wire=bf16" : "--wire=f16";
-  const char *argv[] = {self, command, address == NULL ? NULL : server, wire_option, NULL};
+  const char *argv[] = {self, command, address == NULL ? NULL : server, option, NULL};
   process_start(ret, argv);
   process_answer(ret, line, sizeof(line));
   int words = sscanf(line, "ready %255s", ret_address == NULL ? unused : ret_address);

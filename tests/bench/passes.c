@@ -3,17 +3,26 @@
 
 #include "tests/bench/bench.h"
 
-void passes_answer(void (*make)(void *data), void *data, uint64_t ms, struct samples *all) {
-  struct samples samples = {0};
+uint64_t passes_make(void (*make)(void *data), void *data, uint64_t ms, struct samples *samples) {
   uint64_t begin = bench_now_ns(), before = begin, now;
   do {
     make(data);
     now = bench_now_ns();
-    samples_add(&samples, now - before);
+    samples_add(samples, now - before);
     before = now;
   } while (now - begin < ms * MS_NS);
-  printf("%" PRIu64 " %zu %" PRIu64 " %" PRIu64 "\n", now - begin, samples.len, samples_percentile(&samples, 50),
-         samples_percentile(&samples, 99));
+  return now - begin;
+}
+
+void passes_print(uint64_t ns, struct samples *samples) {
+  printf("%" PRIu64 " %zu %" PRIu64 " %" PRIu64 "\n", ns, samples->len, samples_percentile(samples, 50),
+         samples_percentile(samples, 99));
+}
+
+void passes_answer(void (*make)(void *data), void *data, uint64_t ms, struct samples *all) {
+  struct samples samples = {0};
+  uint64_t ns = passes_make(make, data, ms, &samples);
+  passes_print(ns, &samples);
   fflush(stdout);
   if (all != NULL)
     samples_add_all(all, &samples);

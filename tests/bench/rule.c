@@ -90,8 +90,8 @@ double rule_traffic(const struct rule *rule, double gradient_bytes, double value
 
 /* ---- steps ---- */
 
-static float replay_sgd(const struct rule *rule, float g, uint64_t steps) {
-  float x = 0, b = 0, lr = (float)rule->lr, momentum = (float)rule->momentum;
+static float replay_sgd(const struct rule *rule, float x, float g, uint64_t steps) {
+  float b = 0, lr = (float)rule->lr, momentum = (float)rule->momentum;
   for (uint64_t t = 1; t <= steps; t++) {
     b = t == 1 ? g : (momentum * b) + (1.0F * g);
     x = x - lr * (rule->momentum != 0 ? b : g);
@@ -99,8 +99,8 @@ static float replay_sgd(const struct rule *rule, float g, uint64_t steps) {
   return x;
 }
 
-static float replay_adam(const struct rule *rule, float g, uint64_t steps) {
-  float x = 0, m = 0, v = 0, beta1 = (float)rule->beta1, beta2 = (float)rule->beta2, eps = (float)rule->eps;
+static float replay_adam(const struct rule *rule, float x, float g, uint64_t steps) {
+  float m = 0, v = 0, beta1 = (float)rule->beta1, beta2 = (float)rule->beta2, eps = (float)rule->eps;
   float rest1 = (float)(1 - rule->beta1), rest2 = (float)(1 - rule->beta2);
   float scale = (float)(1 - rule->lr * rule->weight_decay);
   for (uint64_t t = 1; t <= steps; t++) {
@@ -114,6 +114,6 @@ static float replay_adam(const struct rule *rule, float g, uint64_t steps) {
   return x;
 }
 
-float rule_replay(const struct rule *rule, float gradient, uint64_t steps) {
-  return (rule->kind == RULE_SGD ? replay_sgd : replay_adam)(rule, gradient, steps);
+float rule_replay(const struct rule *rule, float value, float gradient, uint64_t steps) {
+  return (rule->kind == RULE_SGD ? replay_sgd : replay_adam)(rule, value, gradient, steps);
 }

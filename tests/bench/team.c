@@ -7,21 +7,31 @@
 
 #define LINE_BYTES 1024
 
-static void hire(struct team *team, const char *command, enum esp_leaf_dtype wire, size_t len) {
+static void hire(struct team *team, const char *command, const char *option, size_t len) {
   for (team->len = 0; team->len < len; team->len++)
-    child_start(command, team->address, wire, &team->workers[team->len], NULL);
+    child_start(command, team->address, option, &team->workers[team->len], NULL);
 }
 
 void team_start(struct team *team, const struct bench_options *options) {
   server_start(options, options->optimizer, &team->server, team->address);
   team->server_signal = SIGTERM;
-  hire(team, "worker", options->wire, options->workers);
+  const char *wire = options->wire == 0 ? NULL : options->wire == ESP_BF16 ? "--wire=bf16" : "--wire=f16";
+  hire(team, "worker", wire, options->workers);
+}
+
+void team_start_crowds(struct team *team, const char *address, size_t crowds, size_t workers) {
+  char option[32];
+  for (team->len = 0; team->len < crowds; team->len++) {
+    size_t before = workers * team->len / crowds, after = workers * (team->len + 1) / crowds;
+    snprintf(option, sizeof(option), "--workers=%zu", after - before);
+    child_start("crowd", address, option, &team->workers[team->len], NULL);
+  }
 }
 
 void team_start_limit(struct team *team, const char *server, const char *worker, size_t len) {
-  child_start(server, NULL, 0, &team->server, team->address);
+  child_start(server, NULL, NULL, &team->server, team->address);
   team->server_signal = 0;
-  hire(team, worker, 0, len);
+  hire(team, worker, NULL, len);
 }
 
 void team_ask(struct team *team, const char *what, uint64_t ms) {
@@ -50,8 +60,12 @@ struct pace team_run(struct team *team, const char *what, uint64_t ms) {
   return team_take(team);
 }
 
-void team_end(struct team *team) {
+void team_leave(struct team *team) {
   for (size_t i = 0; i < team->len; i++)
     process_end(&team->workers[i], 0);
+}
+
+void team_end(struct team *team) {
+  team_leave(team);
   process_end(&team->server, team->server_signal);
 }

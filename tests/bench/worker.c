@@ -9,83 +9,75 @@
 
 #include "tests/bench/bench.h"
 
-struct work {
-  struct workload load;
-  esp_client *client;
-  uint64_t applied;
-  uint64_t frozen;
-  struct samples steps;
-};
-
-static void count_push(struct work *work, const struct esp_push_result *result) {
-  work->applied += result->applied;
-  work->frozen += result->frozen;
+static void count_push(struct worker *worker, const struct esp_push_result *result) {
+  worker->applied += result->applied;
+  worker->frozen += result->frozen;
 }
 
-static void count_pull(const struct work *work, const struct esp_pull_result *result) {
-  if (result->sent != work->load.len)
-    bench_die("%" PRIu64 " leaves were pulled of %zu", result->sent, work->load.len);
+static void count_pull(const struct worker *worker, const struct esp_pull_result *result) {
+  if (result->sent != worker->load.len)
+    bench_die("%" PRIu64 " leaves were pulled of %zu", result->sent, worker->load.len);
 }
 
-static void step(void *data) {
-  struct work *work = data;
-  const struct workload *load = &work->load;
+void worker_step(void *data) {
+  struct worker *worker = data;
+  const struct workload *load = &worker->load;
   struct esp_push_result pushed;
   struct esp_pull_result pulled;
   struct esp_status st;
-  bench_check(esp_push_pull(work->client, load->grads, load->len, load->weights, load->len, &pushed, &pulled, &st),
+  bench_check(esp_push_pull(worker->client, load->grads, load->len, load->weights, load->len, &pushed, &pulled, &st),
               "a step", &st);
-  count_push(work, &pushed);
-  count_pull(work, &pulled);
+  count_push(worker, &pushed);
+  count_pull(worker, &pulled);
 }
 
-static void push(void *data) {
-  struct work *work = data;
+void worker_push(void *data) {
+  struct worker *worker = data;
   struct esp_push_result result;
   struct esp_status st;
-  bench_check(esp_push(work->client, work->load.grads, work->load.len, &result, &st), "a push", &st);
-  count_push(work, &result);
+  bench_check(esp_push(worker->client, worker->load.grads, worker->load.len, &result, &st), "a push", &st);
+  count_push(worker, &result);
 }
 
-static void pull(void *data) {
-  struct work *work = data;
+void worker_pull(void *data) {
+  struct worker *worker = data;
   struct esp_pull_result result;
   struct esp_status st;
-  bench_check(esp_pull(work->client, work->load.weights, work->load.len, &result, &st), "a pull", &st);
-  count_pull(work, &result);
+  bench_check(esp_pull(worker->client, worker->load.weights, worker->load.len, &result, &st), "a pull", &st);
+  count_pull(worker, &result);
 }
 
-static void answer(struct work *work, const char *line) {
+static void answer(struct worker *worker, const char *line) {
   uint64_t ms;
   char optimizer[512];
   if (sscanf(line, "step %" SCNu64, &ms) == 1)
-    passes_answer(step, work, ms, &work->steps);
+    passes_answer(worker_step, worker, ms, &worker->steps);
   else if (sscanf(line, "push %" SCNu64, &ms) == 1)
-    passes_answer(push, work, ms, NULL);
+    passes_answer(worker_push, worker, ms, NULL);
   else if (sscanf(line, "pull %" SCNu64, &ms) == 1)
-    passes_answer(pull, work, ms, NULL);
+    passes_answer(worker_pull, worker, ms, NULL);
   else if (sscanf(line, "check %511[^\n]", optimizer) == 1)
-    printf("%" PRIu64 "\n", workload_check(&work->load, work->client, optimizer));
+    printf("%" PRIu64 "\n", workload_check(&worker->load, worker->client, optimizer));
   else if (strcmp(line, "fates\n") == 0)
-    printf("%" PRIu64 " %" PRIu64 "\n", work->applied, work->frozen);
+    printf("%" PRIu64 " %" PRIu64 "\n", worker->applied, worker->frozen);
   else if (strcmp(line, "latencies\n") == 0)
-    printf("%" PRIu64 " %" PRIu64 " %" PRIu64 "\n", samples_percentile(&work->steps, 50),
-           samples_percentile(&work->steps, 99), samples_percentile(&work->steps, 100));
+    printf("%" PRIu64 " %" PRIu64 " %" PRIu64 "\n", samples_percentile(&worker->steps, 50),
+           samples_percentile(&worker->steps, 99), samples_percentile(&worker->steps, 100));
   else
     bench_die("a worker is asked for %s", line);
   fflush(stdout);
 }
 
 int bench_worker(const struct bench_options *options) {
-  static struct work work; /* large */
+  static struct worker worker; /* large */
   char line[1024];
-  work.client = bench_open(options->server);
-  workload_init(&work.load, options->wire, true);
-  workload_declare(&work.load, work.client);
+  worker.client = bench_open(options->server);
+  workload_init(&worker.load, options->wire, true);
+  workload_declare(&worker.load, worker.client);
   child_ready(NULL);
   while (fgets(line, sizeof(line), stdin) != NULL)
-    answer(&work, line);
-  esp_client_close(work.client);
-  samples_done(&work.steps);
+    answer(&worker, line);
+  esp_client_close(worker.client);
+  samples_done(&worker.steps);
   return 0;
 }
