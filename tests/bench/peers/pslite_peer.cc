@@ -65,8 +65,14 @@ static request make_request(const workload &x, size_t first, size_t count, float
   return r;
 }
 
+// ps-lite takes requests for a server before it has its handler, and dies of them: workers wait until it has.
+static void await_handler() {
+  ps::Postoffice::Get()->Barrier(0, ps::kServerGroup + ps::kWorkerGroup);
+}
+
 static void work(const workload &x, const workload &full, const std::string &opt, bool each) {
   ps::KVWorker<float> kv(0, 0);
+  await_handler();
   size_t total = x.offset.back(), count = full.size.size();
   std::vector<float> g(total), w(total);
   std::vector<request> all;
@@ -124,6 +130,7 @@ int main(int argc, char **argv) {
       std::fill(&s.w[x.offset[k]], &s.w[x.offset[k]] + x.size[k], first_weight(k));
     auto *server = new ps::KVServer<float>(0);
     server->set_request_handle(std::ref(s));
+    await_handler();
     ps::Finalize(0, true); // blocks until run.py ends this process
   } else if (ps::IsScheduler()) {
     ps::Finalize(0, true);
