@@ -81,12 +81,16 @@ enum esp_code esp_operation_reset(struct esp_transaction *tx, const struct esp_s
   return code;
 }
 
+enum esp_code esp_operation_wait(struct esp_transaction *tx, const struct esp_selection *sel, struct esp_status *st) {
+  struct esp_item barrier = {.kind = ESP_ITEM_BARRIER};
+  return each_param(tx, sel, &barrier, st);
+}
+
 /* It waits for what is being applied to all that it names, also to what somebody else froze a moment ago. */
 enum esp_code esp_operation_freeze(struct esp_transaction *tx, bool frozen, bool reset_state,
                                    const struct esp_selection *sel, const struct esp_timer *timer,
                                    struct esp_status *st) {
-  struct esp_item barrier = {.kind = ESP_ITEM_BARRIER};
-  enum esp_code code = frozen ? each_param(tx, sel, &barrier, st) : ESP_OK;
+  enum esp_code code = frozen ? esp_operation_wait(tx, sel, st) : ESP_OK;
   if (code == ESP_OK && reset_state)
     code = esp_operation_reset(tx, sel, true, st);
   return code == ESP_OK ? esp_edit_freeze_timed(tx->edit, sel, frozen, timer, st) : code;
@@ -94,8 +98,7 @@ enum esp_code esp_operation_freeze(struct esp_transaction *tx, bool frozen, bool
 
 static enum esp_code run_detach(struct esp_transaction *tx, const struct esp_operation *op,
                                 const struct esp_selection *sel, struct esp_status *st) {
-  struct esp_item item = {.kind = ESP_ITEM_BARRIER};
-  enum esp_code code = each_param(tx, sel, &item, st);
+  enum esp_code code = esp_operation_wait(tx, sel, st);
   return code == ESP_OK ? esp_edit_detach(tx->edit, sel, op->kind == ESP_OPERATION_DETACH, st) : code;
 }
 

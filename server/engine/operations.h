@@ -39,6 +39,9 @@ enum esp_code esp_operation_run(struct esp_transaction *tx, const struct esp_ope
  * they are passed over. */
 enum esp_code esp_operation_reset(struct esp_transaction *tx, const struct esp_selection *sel, bool only_frozen,
                                   struct esp_status *st) ESP_WARN_UNUSED;
+/* The transaction is answered when what is being applied to the leaves' parameters is over. */
+enum esp_code esp_operation_wait(struct esp_transaction *tx, const struct esp_selection *sel,
+                                 struct esp_status *st) ESP_WARN_UNUSED;
 /* Freezes or thaws, with a timer for each parameter (NULL: none), and the items for it. */
 enum esp_code esp_operation_freeze(struct esp_transaction *tx, bool frozen, bool reset_state,
                                    const struct esp_selection *sel, const struct esp_timer *timer,

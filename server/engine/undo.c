@@ -244,7 +244,8 @@ static enum esp_code undo_name(const struct esp_undo *undo, const struct esp_cha
 
 /* ---- flags: many leaves at once ---- */
 
-/* As the first line of each leaf says: a transaction may have set it and cleared it again. */
+/* As the first line of each leaf says: a transaction may have set it and cleared it again. What is frozen or detached
+ * by it is waited for as if that were asked for. */
 static enum esp_code undo_flags(const struct esp_undo *undo, const char *field, const size_t *lines,
                                 struct esp_status *st) {
   struct esp_edit *edit = undo->tx->edit;
@@ -261,9 +262,11 @@ static enum esp_code undo_flags(const struct esp_undo *undo, const char *field, 
       if (lines[i] != 0 && (strcmp(undo->record->diff.changes[lines[i] - 1].from, "true") == 0) == flag)
         sel.leaves[sel.len++] = (uint32_t)i;
     }
-    if (sel.len > 0 && strcmp(field, "frozen") == 0)
+    if (flag)
+      code = esp_operation_wait(undo->tx, &sel, st);
+    if (code == ESP_OK && sel.len > 0 && strcmp(field, "frozen") == 0)
       code = esp_edit_freeze_only(edit, &sel, flag, st);
-    else if (sel.len > 0)
+    else if (code == ESP_OK && sel.len > 0)
       code = esp_edit_detach(edit, &sel, flag, st);
   }
   esp_selection_done(&sel);

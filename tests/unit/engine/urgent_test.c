@@ -161,10 +161,48 @@ static void test_large_ones_go_first(void **state) {
   large_ones_go_first(true);
 }
 
+/* An undo that freezes again, or detaches, is answered when what was being applied is over, as a freeze is. */
+static void undo_waits(enum esp_operation_kind set, enum esp_operation_kind clear) {
+  struct fixture fixture;
+  struct block block;
+  struct outcome outcome, pushed;
+  struct answered answered = {.fixture = &fixture};
+  fixture_open_with(&fixture, 1, ESP_ISA_SSE2, "sgd(lr=1)", 64 << 20, ESP_NONFINITE_REJECT);
+  const size_t lens[] = {LARGE};
+  const uint64_t ids[] = {declare_vector(&fixture, "c", LARGE)};
+  declare_vector(&fixture, "a", SMALL);
+  declare_vector(&fixture, "b", SMALL);
+  assert_int_equal(apply_one(&fixture, set, "c", &outcome), ESP_OK);
+  assert_int_equal(apply_one(&fixture, clear, "c", &outcome), ESP_OK);
+  block_begin(&block, &fixture);
+  block_wait(&block);
+  struct esp_push *push = push_begin(&fixture, ids, lens, 1, &pushed);
+  const struct esp_operation op = {.kind = ESP_OPERATION_UNDO, .epoch = outcome.epoch};
+  const struct esp_apply_request request = {.operations = &op, .operations_len = 1, .idempotency_key = ""};
+  outcome_init(&answered.outcome);
+  esp_engine_apply(fixture.engine, &request, on_frozen, &answered);
+  freeze(&fixture, "a"); /* comes after the undo, which waits */
+  assert_int_equal(steps_of(&fixture, "c"), 0);
+  block_end(&block);
+  outcome_wait(&answered.outcome);
+  assert_int_equal(answered.outcome.code, ESP_OK);
+  assert_int_equal(answered.frozen_steps, 1);
+  outcome_wait(&pushed);
+  esp_push_free(push);
+  fixture_close(&fixture);
+}
+
+static void test_undo_waits(void **state) {
+  (void)state;
+  undo_waits(ESP_OPERATION_FREEZE, ESP_OPERATION_THAW);
+  undo_waits(ESP_OPERATION_DETACH, ESP_OPERATION_ATTACH);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       ESP_TEST(test_no_thread_is_needed),
       ESP_TEST(test_large_ones_go_first),
+      ESP_TEST(test_undo_waits),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
