@@ -352,6 +352,7 @@ enum esp_code esp_operation_undo(struct esp_transaction *tx, const struct esp_op
     return code;
   struct esp_undo undo = {.tx = tx, .record = records[0]};
   (void)esp_edit_changes(tx->edit, &undo.own);
+  undo.is_last = len == 1 && undo.own == 0;
   tx->settles = true;
   tx->undoes = records[0]->epoch;
   code = check_meant(records[0], op->epoch, st);

@@ -18,6 +18,7 @@ struct esp_undo {
   struct esp_transaction *tx;
   const struct esp_record *record; /* borrowed */
   size_t own;                      /* lines that the edit had before */
+  bool is_last;                    /* nothing came after it, in this transaction neither */
   struct esp_undo_move *moves;     /* of the diff, from the last to the first; owned */
   size_t moves_len;
   size_t moves_capacity;

@@ -1,4 +1,5 @@
-/* Undoing, the groups: each node is assigned what it was before, as the diff's lines say, where by now the node is.
+/* Undoing, the groups: each node is assigned what it was before, as the diff's lines say. Of the last transaction they
+ * say all. Where others came after it, it is where by now the node is:
  *
  *     what was assigned, and groups that were defined -> as they were
  *     assignments that were written so that a parameter keeps its group, by the transaction or by the undo of its
@@ -369,6 +370,32 @@ static enum esp_code regroup_all(const struct taking *taking, struct esp_status 
   return code;
 }
 
+/* ---- where nothing came between ---- */
+
+/* Of the last transaction: each node gets what the first line that names it says, or, where the transaction had not
+ * touched it, what it had before places went back. */
+static enum esp_code undo_exactly(const struct esp_undo *undo, struct esp_status *st) {
+  const struct esp_diff *diff = &undo->record->diff;
+  enum esp_code code = ESP_OK;
+  size_t len;
+  (void)esp_edit_changes(undo->tx->edit, &len);
+  for (size_t i = len; i > undo->own && code == ESP_OK; i--) {
+    const struct esp_change own = esp_edit_changes(undo->tx->edit, &len)[i - 1]; /* each assignment adds to the list */
+    if (esp_undo_is_field(&own, "group"))
+      code = set(undo->tx->edit, own.path, own.from, st);
+  }
+  for (size_t i = diff->len; i > 0 && code == ESP_OK; i--) {
+    const struct esp_change *change = &diff->changes[i - 1];
+    if (esp_undo_is_field(change, "optimizer"))
+      code = undo_optimizer(undo, change, st);
+    else if (esp_undo_is_field(change, "group"))
+      code = set(undo->tx->edit, change->path, change->from, st);
+  }
+  return code;
+}
+
+/* ---- the whole ---- */
+
 enum esp_code esp_undo_groups(const struct esp_undo *undo, struct esp_status *st) {
   struct taking taking = {.undo = undo};
   const struct esp_layout *view = esp_edit_view(undo->tx->edit); /* no leaf moves any more */
@@ -376,13 +403,15 @@ enum esp_code esp_undo_groups(const struct esp_undo *undo, struct esp_status *st
   enum esp_code code = taking.bindings == NULL ? esp_transaction_memory(st) : ESP_OK;
   if (code == ESP_OK)
     code = formers_find(&taking.formers, &undo->record->diff, st);
-  if (code == ESP_OK)
+  if (code == ESP_OK && undo->is_last)
+    code = undo_exactly(undo, st);
+  if (code == ESP_OK && !undo->is_last)
     code = undo_lines(undo, true, st);
-  if (code == ESP_OK)
+  if (code == ESP_OK && !undo->is_last)
     code = undo_lines(undo, false, st);
-  if (code == ESP_OK)
+  if (code == ESP_OK && !undo->is_last)
     code = drop_nodes(&taking, st);
-  if (code == ESP_OK)
+  if (code == ESP_OK && !undo->is_last)
     code = drop_leaves(&taking, st);
   if (code == ESP_OK)
     code = regroup_all(&taking, st);

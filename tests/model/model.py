@@ -174,6 +174,7 @@ class Model:
         self.leaf_id_next = 1
         self.param_id_next = 1
         self.gone_bytes = 0  # of leaves that were removed: pushes may still have them
+        self.gone_sizes = {}  # elements of them, by id
         self.pushes = 0  # commits of them
         self.timers = {}  # that wait, by id
         self.timer_id_next = 1
@@ -188,7 +189,7 @@ class Model:
         """A copy that shares arrays, which are never written but by steps."""
         new = object.__new__(Model)
         new.__dict__.update(self.__dict__)
-        for name in ("groups", "assignments", "tags", "selections", "timers"):
+        for name in ("groups", "assignments", "tags", "selections", "timers", "gone_sizes"):
             setattr(new, name, dict(getattr(self, name)))
         new.removed = set(self.removed)
         params = {}
@@ -340,6 +341,8 @@ class Model:
         for name, array in grads:
             leaf = self.leaves.get(name) if isinstance(name, str) else self.by_id(name)
             if leaf is None and not isinstance(name, str) and 0 < name < self.leaf_id_next:
+                if array.size != self.gone_sizes[name]:
+                    raise Refused("INVALID_ARGUMENT")
                 counts["removed"] += 1
                 continue
             if leaf is None:

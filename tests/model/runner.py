@@ -89,7 +89,7 @@ class Runner:
         for worker in self.workers:
             worker.client.close()
         self.server.stop(timeout=4 * harness.TIMEOUT)
-        self.follower.compare_end()
+        self.follower.compare_end(self.model)
 
     # ---- comparing ----
 

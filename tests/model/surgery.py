@@ -410,8 +410,9 @@ class Transaction:
                 self.keep_group(param, self.model.assigned(first.path), first.path)
             param.leaves = others
         for path in gone:
-            self.model.gone_bytes += self.model.leaves[path].param.value.nbytes
-            del self.model.leaves[path]
+            leaf = self.model.leaves.pop(path)
+            self.model.gone_bytes += leaf.param.value.nbytes
+            self.model.gone_sizes[leaf.id] = leaf.param.value.size
         self.model.removed |= gone
         self.model.order = None
 

@@ -42,7 +42,8 @@ def undo(transaction, epoch):
     since = [line for one in later if one.epoch not in passed for line in one.changes]
     if any(thing(line) in touched for line in since):
         raise Refused("FAILED_PRECONDITION")
-    Undo(transaction, lines, [line.path for line in since if line.field == "group"], history[place].timers).run()
+    is_last = not later and not transaction.changes
+    Undo(transaction, lines, [line.path for line in since if line.field == "group"], history[place].timers).run(is_last)
 
 
 def loses(lines):
@@ -73,15 +74,18 @@ class Undo:
                 self.bound.setdefault(line.leaf_id, (int(number), place))
                 self.primary.setdefault(int(number), (path, place))
 
-    def run(self):
+    def run(self, is_last):
         self.take_back_places()
         nodes = [self.moved_back(node) for node in self.since]
         self.regrouped = {
             leaf.id for leaf in self.model.in_order() if any(is_within(leaf.path, node) for node in nodes)
         }
         self.take_back_bindings()
-        self.take_back_groups()
-        self.drop_kept()
+        if is_last:
+            self.take_back_each_group()
+        else:
+            self.take_back_groups()
+            self.drop_kept()
         self.regroup()
         self.take_back_flags()
         for line in reversed(self.lines):
@@ -208,11 +212,23 @@ class Undo:
                         assigned[self.node_of(place)] = was(line) or None
                 elif line.field == "optimizer" and not is_moved:
                     assign()
-                    if was(line):
-                        self.transaction.define_group(line.path, was(line))
-                    else:
-                        self.transaction.delete_group(line.path)
+                    self.take_back_optimizer(line)
         assign()
+
+    def take_back_each_group(self):
+        """Of the last transaction: line by line, after what going back to places and bindings has done itself."""
+        own = self.transaction.changes[self.began :]
+        for line in [*reversed(own), *reversed(self.lines)]:
+            if line.field == "group":
+                self.transaction.assign(line.path, was(line) or None)
+            elif line.field == "optimizer":
+                self.take_back_optimizer(line)
+
+    def take_back_optimizer(self, line):
+        if was(line):
+            self.transaction.define_group(line.path, was(line))
+        else:
+            self.transaction.delete_group(line.path)
 
     def former(self, node):
         """What was assigned to it, or None."""
