@@ -340,6 +340,25 @@ static void test_renamed_into_group(void **state) {
   fixture_close(&fixture);
 }
 
+/* Leaves long gone have left an assignment at the place, which the renamed leaf overwrites. */
+static void test_renamed_over_an_assignment(void **state) {
+  (void)state;
+  struct fixture fixture;
+  struct outcome outcome;
+  open_tree(&fixture);
+  apply_ok(&fixture, (struct esp_operation){.kind = ESP_OPERATION_REGROUP, .selection = "y.b", .to = "head"}, &outcome);
+  apply_ok(&fixture, (struct esp_operation){.kind = ESP_OPERATION_REGROUP, .selection = "x.b", .to = "other"},
+           &outcome);
+  apply_ok(&fixture, (struct esp_operation){.kind = ESP_OPERATION_REMOVE, .selection = "y.b"}, &outcome);
+  const struct esp_operation unassigned = {.kind = ESP_OPERATION_RENAME, .selection = "x.a", .to = "y.b"};
+  const struct esp_operation assigned = {.kind = ESP_OPERATION_RENAME, .selection = "x.b", .to = "y.b"};
+  const struct esp_operation regroup = {.kind = ESP_OPERATION_REGROUP, .selection = "y.b", .to = "third"};
+  const struct esp_operation lists[][2] = {{unassigned}, {assigned}, {unassigned, regroup}, {assigned, regroup}};
+  for (size_t i = 0; i < 4; i++)
+    expect_back(&fixture, lists[i], 1 + i / 2);
+  fixture_close(&fixture);
+}
+
 /* The parameter is gone, and another leaf was its primary one: each is in the group that it was in, of its place or
  * not. */
 static void test_group_of_the_gone(void **state) {
@@ -469,6 +488,7 @@ int main(void) {
       ESP_TEST(test_primary_tied_away),
       ESP_TEST(test_group_since),
       ESP_TEST(test_renamed_into_group),
+      ESP_TEST(test_renamed_over_an_assignment),
       ESP_TEST(test_group_of_the_gone),
       ESP_TEST(test_group_of_the_removed),
   };
