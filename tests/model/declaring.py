@@ -28,6 +28,9 @@ def declare(model, specs, nodes, values):
             fresh.append(spec)
         ids.append(leaf.id)
     transaction.tie_born(fresh)
+    for line in transaction.changes:
+        if line.field == "group" and line.path in new.leaves:  # a node's setting that turned out to be a leaf's
+            line.leaf_id = new.leaves[line.path].id
     for flag, setting in (("frozen", transaction.flag_frozen), ("detached", transaction.flag_detached)):
         above = [node["path"] for node in nodes if node[flag]]
         born = {spec["path"] for spec in fresh if any(is_within(spec["path"], node) for node in above)}
