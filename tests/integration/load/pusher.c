@@ -8,6 +8,7 @@
  * what; 2: a bad command line. */
 #include <getopt.h>
 #include <inttypes.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -140,9 +141,13 @@ static void read_options(int argc, char **argv, struct load_options *ret) {
     usage("--cycles needs --selection");
 }
 
-static void on_signal(int signal_number) {
-  (void)signal_number;
-  load_push_stop();
+/* Waits for SIGTERM, which is blocked in all threads. With a handler it may come to one of gRPC's threads, where the
+ * thread sanitizer may put it off for ever. */
+static void *await_signal(void *signals) {
+  int signal_number;
+  if (sigwait(signals, &signal_number) == 0)
+    load_push_stop();
+  return NULL;
 }
 
 static bool push_and_log(const struct load_options *options) {
@@ -162,8 +167,15 @@ static bool push_and_log(const struct load_options *options) {
 int main(int argc, char **argv) {
   static struct load_options options = {.threads = 1, .seed = 1, .deadline_ms = 30000, .below = UINT64_MAX};
   read_options(argc, argv, &options);
-  struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
-  sigaction(SIGTERM, &action, NULL);
+  static sigset_t signals;
+  pthread_t waiter;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  if (pthread_sigmask(SIG_BLOCK, &signals, NULL) != 0 || pthread_create(&waiter, NULL, await_signal, &signals) != 0 ||
+      pthread_detach(waiter) != 0) {
+    fprintf(stderr, "pusher: no thread to be had for signals\n");
+    return EXIT_FAILURE;
+  }
   bool good = options.replay != NULL ? load_replay(&options) : push_and_log(&options);
   return good ? EXIT_SUCCESS : EXIT_FAILURE;
 }
