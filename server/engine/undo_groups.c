@@ -396,6 +396,18 @@ static enum esp_code undo_exactly(const struct esp_undo *undo, struct esp_status
 
 /* ---- the whole ---- */
 
+/* Where others came between. */
+static enum esp_code undo_mapped(const struct taking *taking, struct esp_status *st) {
+  enum esp_code code = undo_lines(taking->undo, true, st);
+  if (code == ESP_OK)
+    code = undo_lines(taking->undo, false, st);
+  if (code == ESP_OK)
+    code = drop_nodes(taking, st);
+  if (code == ESP_OK)
+    code = drop_leaves(taking, st);
+  return code;
+}
+
 enum esp_code esp_undo_groups(const struct esp_undo *undo, struct esp_status *st) {
   struct taking taking = {.undo = undo};
   const struct esp_layout *view = esp_edit_view(undo->tx->edit); /* no leaf moves any more */
@@ -403,16 +415,8 @@ enum esp_code esp_undo_groups(const struct esp_undo *undo, struct esp_status *st
   enum esp_code code = taking.bindings == NULL ? esp_transaction_memory(st) : ESP_OK;
   if (code == ESP_OK)
     code = formers_find(&taking.formers, &undo->record->diff, st);
-  if (code == ESP_OK && undo->is_last)
-    code = undo_exactly(undo, st);
-  if (code == ESP_OK && !undo->is_last)
-    code = undo_lines(undo, true, st);
-  if (code == ESP_OK && !undo->is_last)
-    code = undo_lines(undo, false, st);
-  if (code == ESP_OK && !undo->is_last)
-    code = drop_nodes(&taking, st);
-  if (code == ESP_OK && !undo->is_last)
-    code = drop_leaves(&taking, st);
+  if (code == ESP_OK)
+    code = undo->is_last ? undo_exactly(undo, st) : undo_mapped(&taking, st);
   if (code == ESP_OK)
     code = regroup_all(&taking, st);
   esp_free(taking.bindings);

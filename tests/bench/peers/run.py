@@ -210,9 +210,12 @@ def measure(start, phases, seconds, warm, log):
 
 def iperf(args, seconds):
     port = str(free_port(1))
-    server = subprocess.Popen(["iperf3", "-s", "-1", "-B", "127.0.0.1", "-p", port], stdout=subprocess.DEVNULL)
+    server = subprocess.Popen(["iperf3", "-s", "-1", "-B", "127.0.0.1", "-p", port, "--forceflush"],
+                              stdout=subprocess.PIPE, text=True)
     try:
-        time.sleep(0.3)
+        while "listening" not in (line := server.stdout.readline()):
+            if not line:
+                raise RuntimeError("iperf3 does not listen")
         done = subprocess.run(["iperf3", "-c", "127.0.0.1", "-p", port, "-t", str(seconds), "-J"] + args,
                               capture_output=True, text=True, timeout=seconds + 20)
         end = json.loads(done.stdout)["end"]
