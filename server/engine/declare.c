@@ -173,7 +173,7 @@ static void declare_answer(struct esp_declare *declare, enum esp_code code, cons
   atomic_fetch_sub(&engine->committing, 1);
 }
 
-/* Settings of a node count at its birth: where it had leaves or an assignment before, they are passed over. */
+/* Settings of a node count at its birth: where it had leaves, an assignment or a tag before, they are passed over. */
 static enum esp_code declare_nodes(struct esp_declare *declare, const struct esp_layout *base, struct esp_edit *edit,
                                    struct esp_status *st) {
   for (size_t i = 0; i < declare->nodes_len; i++) {
@@ -181,7 +181,8 @@ static enum esp_code declare_nodes(struct esp_declare *declare, const struct esp
     enum esp_code code = ESP_OK;
     size_t first, len;
     esp_layout_range(base, node->path, node->path_len, &first, &len);
-    if (len > 0 || esp_layout_assignment(base, node->path, node->path_len) != NULL)
+    if (len > 0 || esp_layout_assignment(base, node->path, node->path_len) != NULL ||
+        esp_layout_tag(base, node->path, node->path_len) != NULL)
       continue;
     if (node->group[0] != '\0')
       code = esp_edit_assign(edit, node->path, node->path_len, node->group, st);

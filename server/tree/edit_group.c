@@ -321,6 +321,13 @@ size_t esp_layout_tags_from(const struct esp_layout *layout, const char *node, s
   return low;
 }
 
+const struct esp_node_tag *esp_layout_tag(const struct esp_layout *layout, const char *node, size_t node_len) {
+  size_t at = esp_layout_tags_from(layout, node, node_len);
+  bool is_there = at < layout->tags_len && layout->tags[at].node_len == node_len &&
+                  memcmp(layout->tags[at].node, node, node_len) == 0;
+  return is_there ? &layout->tags[at] : NULL;
+}
+
 static enum esp_code tag_check(const struct esp_layout *now, const char *node, size_t node_len, const char *tag,
                                struct esp_status *st) {
   enum esp_code code = node_len > 0 ? esp_path_check(node, node_len, st) : ESP_OK;
@@ -339,11 +346,8 @@ enum esp_code esp_edit_tag(struct esp_edit *edit, const char *node, size_t node_
   if (code != ESP_OK) {
     return esp_edit_failed(edit, code);
   }
-  const struct esp_layout *now = esp_edit_now(edit);
-  size_t at = esp_layout_tags_from(now, node, node_len);
-  bool is_there =
-      at < now->tags_len && now->tags[at].node_len == node_len && memcmp(now->tags[at].node, node, node_len) == 0;
-  if (edit->tags.len == 0 && strcmp(is_there ? now->tags[at].tag : "", tag) == 0) {
+  const struct esp_node_tag *there = esp_layout_tag(esp_edit_now(edit), node, node_len);
+  if (edit->tags.len == 0 && strcmp(there ? there->tag : "", tag) == 0) {
     return ESP_OK;
   }
   const char *path = NULL;

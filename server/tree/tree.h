@@ -214,6 +214,8 @@ const struct esp_group *esp_layout_group(const struct esp_layout *layout, const 
 const struct esp_group *esp_layout_group_of(const struct esp_layout *layout, const struct esp_leaf *leaf);
 /* The assignment of exactly this node, by binary search; NULL: none. */
 const struct esp_assignment *esp_layout_assignment(const struct esp_layout *layout, const char *node, size_t node_len);
+/* The tag of exactly this inner node; NULL: none. */
+const struct esp_node_tag *esp_layout_tag(const struct esp_layout *layout, const char *node, size_t node_len);
 /* The assignment that counts for a path: the nearest one of it or of what is above it. The root's is always there. */
 const struct esp_assignment *esp_layout_nearest(const struct esp_layout *layout, const char *path, size_t path_len);
 /* Up to three paths (leaves or inner nodes) nearest to text, as `"a.b", "a.c"`, into buffer, as many as fit; returns

@@ -147,12 +147,38 @@ static void test_groups_and_nodes(void **state) {
   fixture_close(&fixture);
 }
 
+static uint64_t epoch_of_node(struct fixture *fixture, const char *path, const char *group, const char *tag) {
+  struct outcome ready, outcome;
+  struct esp_declare *handle;
+  const struct esp_push_header header = {0};
+  const struct esp_declare_node node = {.path = path, .path_len = strlen(path), .tag = tag, .group = group};
+  outcome_init(&ready);
+  outcome_init(&outcome);
+  assert_int_equal(esp_declare_new(fixture->engine, &header, on_push, &ready, &handle, NULL), ESP_OK);
+  assert_int_equal(esp_declare_add_node(handle, &node, NULL), ESP_OK);
+  esp_declare_commit(handle, on_declare, &outcome);
+  outcome_wait(&outcome);
+  assert_int_equal(outcome.code, ESP_OK);
+  return outcome.epoch;
+}
+
+/* What one worker said of a node stands: another's settings of it are passed over. */
+static void test_nodes_that_are_there(void **state) {
+  (void)state;
+  struct fixture fixture;
+  fixture_open(&fixture);
+  uint64_t epoch = epoch_of_node(&fixture, "enc", "", "Chain");
+  assert_int_equal(epoch_of_node(&fixture, "enc", "default", "Dense"), epoch);
+  assert_int_equal(epoch_of_node(&fixture, "dec", "default", ""), epoch + 1);
+  assert_int_equal(epoch_of_node(&fixture, "dec", "", "Dense"), epoch + 1);
+  assert_int_equal(epoch_of_node(&fixture, "de", "", "Dense"), epoch + 2);
+  fixture_close(&fixture);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
-      ESP_TEST(test_join_and_disagreement),
-      ESP_TEST(test_initialisers),
-      ESP_TEST(test_values_that_follow),
-      ESP_TEST(test_groups_and_nodes),
+      ESP_TEST(test_join_and_disagreement), ESP_TEST(test_initialisers),         ESP_TEST(test_values_that_follow),
+      ESP_TEST(test_groups_and_nodes),      ESP_TEST(test_nodes_that_are_there),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
