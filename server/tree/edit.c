@@ -46,10 +46,21 @@ struct esp_edit *esp_edit_new(struct esp_layout *base) {
   return edit;
 }
 
+/* Lets go of the storages that were bound in this edit, which nobody else holds. */
+static void storages_drop(struct esp_edit *edit) {
+  const struct esp_layout *layout = edit->layout;
+  for (size_t i = 0; layout && edit->storages_stale && i < layout->params_len; i++) {
+    if (layout->params[i].id >= edit->base->param_id_next) {
+      esp_object_unref(layout->params[i].storage);
+    }
+  }
+}
+
 void esp_edit_free(struct esp_edit *edit) {
   if (!edit) {
     return;
   }
+  storages_drop(edit);
   esp_layout_unref(edit->layout);
   esp_layout_unref(edit->base);
   esp_text_blocks_free(edit->texts);
@@ -169,6 +180,7 @@ void esp_edit_bind(struct esp_edit *edit, uint64_t leaf_id, struct esp_object *s
   struct esp_place *place = &edit->layout->params[leaf->param];
   ESP_CHECK(!place->storage);
   place->storage = storage;
+  edit->storages_stale = true;
 }
 
 /* Parameters that an operation on a selection changes: for each, the first selected leaf that is bound to it, plus 1,
@@ -476,6 +488,11 @@ enum esp_code esp_edit_finish(struct esp_edit *edit, struct esp_layout **ret_lay
   for (size_t i = 0; i < layout->params_len; i++) {
     ESP_CHECK(layout->params[i].storage || layout->params[i].id < edit->base->param_id_next);
   }
+  if (edit->storages_stale && !esp_layout_hold(layout, edit->base->param_id_next)) {
+    esp_edit_free(edit);
+    return esp_fail(st, ESP_RESOURCE_EXHAUSTED, "no memory for the parameters' list");
+  }
+  edit->storages_stale = false;
   texts_pass(edit, layout->names);
   edit->memory->names = esp_names_ref(layout->names);
   *ret_diff = (struct esp_diff){.changes = edit->changes, .len = edit->changes_len, .memory = edit->memory};

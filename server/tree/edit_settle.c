@@ -36,8 +36,11 @@ void esp_edit_unbind(struct esp_edit *edit, uint32_t param) {
   ESP_CHECK(esp_shape_bytes(&place->shape, place->dtype, &elements, &bytes, NULL) == ESP_OK);
   edit->layout->elements -= elements;
   edit->timers_stale = edit->timers_stale || place->timer != 0;
-  esp_object_unref(place->storage); /* base has a reference of its own */
+  if (place->id >= edit->base->param_id_next) { /* others are held by base */
+    esp_object_unref(place->storage);
+  }
   place->storage = NULL;
+  edit->storages_stale = true;
 }
 
 /* Each parameter's place in the order of primary leaves, those that nobody is bound to behind all others: how many are

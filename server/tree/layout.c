@@ -1,7 +1,9 @@
 /* Layouts: making the first one, copying, counting references, looking things up.
  *
- * A layout that was published is never changed. It holds one reference to its names, one to each parameter's storage
- * and one to each group's optimizer; whoever drops the last reference to the layout drops those, on any thread.
+ * A layout that was published is never changed. It holds one reference to its names, one to the list of its parameters'
+ * storages and one to each group's optimizer; whoever drops the last reference to the layout drops those, on any
+ * thread. The list has the references to the storages, so that a layout which differs in flags only touches none of
+ * them.
  *
  * Only making one can fail: INVALID_ARGUMENT for its groups, RESOURCE_EXHAUSTED without memory. */
 #include <espalier/status.h>
@@ -44,6 +46,48 @@ void esp_text_blocks_free(struct esp_text_block *list) {
   }
 }
 
+struct esp_storages {
+  _Atomic uint64_t refs;
+  size_t len;
+  struct esp_object *held[]; /* one reference each; NULL is fine */
+};
+
+static struct esp_storages *storages_ref(struct esp_storages *storages) {
+  if (storages) {
+    atomic_fetch_add_explicit(&storages->refs, 1, memory_order_relaxed);
+  }
+  return storages;
+}
+
+static void storages_unref(struct esp_storages *storages) {
+  if (!storages || atomic_fetch_sub_explicit(&storages->refs, 1, memory_order_acq_rel) != 1) {
+    return;
+  }
+  for (size_t i = 0; i < storages->len; i++) {
+    esp_object_unref(storages->held[i]);
+  }
+  esp_free(storages);
+}
+
+bool esp_layout_hold(struct esp_layout *layout, uint64_t param_id_next) {
+  struct esp_storages *storages =
+      esp_malloc(sizeof *storages + layout->params_len * sizeof *storages->held); /* params_len fits 32 bits */
+  if (!storages) {
+    return false;
+  }
+  atomic_init(&storages->refs, 1);
+  storages->len = layout->params_len;
+  for (size_t i = 0; i < layout->params_len; i++) {
+    storages->held[i] = layout->params[i].storage;
+    if (layout->params[i].id < param_id_next) {
+      esp_object_ref(storages->held[i]);
+    }
+  }
+  storages_unref(layout->storages);
+  layout->storages = storages;
+  return true;
+}
+
 struct esp_names *esp_names_ref(struct esp_names *names) {
   atomic_fetch_add_explicit(&names->refs, 1, memory_order_relaxed);
   return names;
@@ -65,9 +109,6 @@ void esp_layout_unref(struct esp_layout *layout) {
   if (!layout || atomic_fetch_sub_explicit(&layout->refs, 1, memory_order_acq_rel) != 1) {
     return;
   }
-  for (size_t i = 0; i < layout->params_len; i++) {
-    esp_object_unref(layout->params[i].storage);
-  }
   for (size_t i = 0; i < layout->groups_len; i++) {
     esp_object_unref(layout->groups[i].optim);
   }
@@ -82,6 +123,7 @@ void esp_layout_unref(struct esp_layout *layout) {
   esp_free(layout->gone);
   esp_free(layout->timers);
   esp_names_unref(layout->names);
+  storages_unref(layout->storages);
   esp_free(layout);
 }
 
@@ -193,6 +235,7 @@ struct esp_layout *esp_layout_copy(const struct esp_layout *base) {
   atomic_init(&layout->refs, 1);
   layout->epoch = base->epoch;
   layout->names = esp_names_ref(base->names);
+  layout->storages = storages_ref(base->storages);
   layout->leaf_id_next = base->leaf_id_next;
   layout->param_id_next = base->param_id_next;
   layout->timer_id_next = base->timer_id_next;
@@ -226,9 +269,6 @@ struct esp_layout *esp_layout_copy(const struct esp_layout *base) {
   layout->gone_len = base->gone_len;
   layout->gone_bytes = base->gone_bytes;
   layout->timers_len = base->timers_len;
-  for (size_t i = 0; i < layout->params_len; i++) {
-    esp_object_ref(layout->params[i].storage);
-  }
   for (size_t i = 0; i < layout->groups_len; i++) {
     esp_object_ref(layout->groups[i].optim);
   }

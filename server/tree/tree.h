@@ -177,6 +177,7 @@ struct esp_layout {
   size_t timers_len;
   uint64_t timers_due[ESP_TIMER_TIME + 1]; /* by what timers wait for: the smallest `at`; UINT64_MAX: there is none */
   struct esp_names *names;
+  struct esp_storages *storages; /* holds those of params; shared by layouts whose parameters are the same */
   uint64_t leaf_id_next;
   uint64_t param_id_next;
   uint64_t timer_id_next;
@@ -485,8 +486,8 @@ const struct esp_layout *esp_edit_peek(struct esp_edit *edit);
 const struct esp_change *esp_edit_changes(const struct esp_edit *edit, size_t *ret_len);
 
 /* Ends the edit and frees it. Where nothing changed *ret_layout is base itself, ref'd, and the diff empty; else a
- * layout of the next epoch. *ret_diff is the caller's to esp_diff_done. It fails only where an earlier call on the edit
- * did, with that one's code; the edit is freed then too. */
+ * layout of the next epoch. *ret_diff is the caller's to esp_diff_done. It fails where an earlier call on the edit did,
+ * with that one's code, and with RESOURCE_EXHAUSTED; the edit is freed then too. */
 enum esp_code esp_edit_finish(struct esp_edit *edit, struct esp_layout **ret_layout, struct esp_diff *ret_diff,
                               struct esp_status *st) ESP_WARN_UNUSED;
 

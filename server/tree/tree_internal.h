@@ -47,6 +47,10 @@ void esp_names_unref(struct esp_names *names); /* NULL is fine */
 
 /* A copy of base, with references of its own, to be changed before it is shown to anybody. NULL without memory. */
 struct esp_layout *esp_layout_copy(const struct esp_layout *base);
+/* Gives the layout, whose parameters are others than those of the layout that it is a copy of, references of its own to
+ * their storages: those with an id below param_id_next are held by that layout, the references to the others pass.
+ * false without memory, and nothing has changed. */
+bool esp_layout_hold(struct esp_layout *layout, uint64_t param_id_next);
 /* Of leaves that are gone, by id: for bsearch and qsort. */
 int esp_gone_compare(const void *a, const void *b);
 /* The index of the first leaf that is not before path. */
@@ -196,6 +200,7 @@ struct esp_edit {
   bool groups_stale;              /* leaves or assignments changed since groups were resolved */
   bool params_stale;              /* params are not in order, or nobody is bound to some of them */
   bool timers_stale;              /* no parameter may have some of the timers any more */
+  bool storages_stale;            /* layout->params has others than layout->storages holds */
   bool changed;                   /* there is a next epoch */
   enum esp_code failed;           /* of the first call that failed: the edit can't be finished */
 };

@@ -110,6 +110,13 @@ static inline struct esp_layout *tree_of(const char *const *paths, size_t len) {
   return layout;
 }
 
+/* What became of an edit in which an allocation may have failed: finishing fails as an earlier call did, or for memory
+ * of its own. */
+static inline enum esp_code finish_expected(enum esp_code finish_code, enum esp_code earlier) {
+  assert_int_equal(finish_code, earlier == ESP_OK && finish_code == ESP_RESOURCE_EXHAUSTED ? finish_code : earlier);
+  return finish_code;
+}
+
 /* The last reference: nothing may be left. */
 static inline void tree_drop(struct esp_layout *layout) {
   esp_layout_unref(layout);
