@@ -6,6 +6,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <xxhash.h>
 
 #include "base/alloc.h"
 #include "base/arena.h"
@@ -31,6 +32,7 @@ struct esp_apply {
   bool dry_run;
   bool fires; /* instead of operations: what timers are due */
   char key[ESP_KEY_BYTES_MAX + 1];
+  uint64_t key_hash;
   struct esp_arena arena;    /* strings of the operations, and what they point to */
   struct esp_layout *layout; /* the new one, ref'd while items run */
   struct esp_layout *base;   /* likewise */
@@ -123,10 +125,12 @@ static void apply_join(struct esp_apply *apply, struct esp_apply *first) {
   atomic_fetch_sub(&engine->committing, 1);
 }
 
-static struct esp_apply *remembered_find(struct esp_engine *engine, const char *key) {
-  for (size_t i = 0; i < ESP_KEYS_MAX && key[0] != '\0'; i++) {
-    if (strcmp(engine->remembered[i].key, key) == 0)
-      return engine->remembered[i].apply;
+/* An earlier transaction of the same key, or NULL. */
+static struct esp_apply *remembered_find(struct esp_engine *engine, const struct esp_apply *apply) {
+  for (size_t i = 0; i < ESP_KEYS_MAX && apply->key[0] != '\0'; i++) {
+    const struct esp_remembered *place = &engine->remembered[i];
+    if (place->hash == apply->key_hash && place->apply != NULL && strcmp(place->apply->key, apply->key) == 0)
+      return place->apply;
   }
   return NULL;
 }
@@ -147,8 +151,7 @@ static void remember(struct esp_engine *engine, struct esp_apply *apply) {
   engine->remembered_changes += apply->reply.diff.len;
   for (size_t i = 0; i < ESP_KEYS_MAX && engine->remembered_changes > CHANGES_KEPT_MAX; i++)
     forget(engine, &engine->remembered[(engine->remembered_next + i) % ESP_KEYS_MAX]);
-  snprintf(place->key, sizeof(place->key), "%s", apply->key);
-  place->apply = apply;
+  *place = (struct esp_remembered){apply->key_hash, apply};
   atomic_fetch_add(&apply->refs, 1);
 }
 
@@ -285,7 +288,7 @@ static void apply_run(struct esp_job *job, unsigned share) {
   struct esp_apply *apply = (struct esp_apply *)job;
   struct esp_engine *engine = apply->engine;
   struct esp_status st;
-  struct esp_apply *first = remembered_find(engine, apply->key);
+  struct esp_apply *first = remembered_find(engine, apply);
   if (first != NULL) {
     apply_join(apply, first);
     return;
@@ -403,6 +406,7 @@ static struct esp_apply *apply_new(struct esp_engine *engine, const struct esp_a
   apply->reply.lineage = engine->lineage;
   apply->reply.dry_run = request->dry_run;
   snprintf(apply->key, sizeof(apply->key), "%s", request->idempotency_key);
+  apply->key_hash = XXH3_64bits(apply->key, strlen(apply->key));
   pthread_mutex_init(&apply->lock, NULL);
   esp_arena_init(&apply->arena, 0);
   apply->tx = (struct esp_transaction){.engine = engine, .max_leaves = request->max_leaves};

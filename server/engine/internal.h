@@ -185,8 +185,8 @@ bool esp_plan_ask(struct esp_engine *engine, struct esp_plan_asker *asker);
 enum esp_code esp_plan_admit(struct esp_engine *engine, struct esp_status *st) ESP_WARN_UNUSED;
 
 struct esp_remembered {
-  char key[ESP_KEY_BYTES_MAX + 1]; /* "" for an empty place */
-  struct esp_apply *apply;         /* ref'd */
+  uint64_t hash;           /* of its key: what is looked through is short */
+  struct esp_apply *apply; /* ref'd; NULL: an empty place */
 };
 
 struct esp_group_optim {
