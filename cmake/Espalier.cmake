@@ -6,8 +6,9 @@ target_compile_definitions(espalier_flags INTERFACE _GNU_SOURCE ESPALIER_VERSION
 target_include_directories(espalier_flags INTERFACE ${PROJECT_SOURCE_DIR})
 # Determinism (docs/architecture.md): no contraction, no fast-math anywhere; -fno-math-errno lets sqrt vectorise.
 target_compile_options(espalier_flags INTERFACE
-  -Wall -Wextra -Wshadow -Wpointer-arith -Wstrict-prototypes -Wmissing-prototypes -Wwrite-strings -Wvla -Wformat=2
-  -Wundef -ffp-contract=off -fno-math-errno)
+  -Wall -Wextra -Wshadow -Wpointer-arith -Wwrite-strings -Wvla -Wformat=2 -Wundef
+  $<$<COMPILE_LANGUAGE:C>:-Wstrict-prototypes;-Wmissing-prototypes>
+  -ffp-contract=off -fno-math-errno)
 if(CMAKE_C_COMPILER_ID STREQUAL Clang)
   target_compile_options(espalier_flags INTERFACE -Wno-unknown-pragmas) # GCC ivdep, of the kernels
 endif()

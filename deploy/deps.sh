@@ -8,8 +8,8 @@
 # Without a group: build and tests.
 set -eu
 
-build="build-essential ca-certificates cmake git libcyaml-dev libgrpc-dev libjansson-dev libprotobuf-c-dev libuv1-dev
-  libxxhash-dev libyaml-dev ninja-build pkg-config protobuf-c-compiler protobuf-compiler zlib1g-dev"
+build="build-essential ca-certificates cmake git libabsl-dev libcyaml-dev libgrpc-dev libjansson-dev libprotobuf-c-dev
+  libuv1-dev libxxhash-dev libyaml-dev ninja-build pkg-config protobuf-c-compiler protobuf-compiler zlib1g-dev"
 tests="clang clang-format clang-tidy libcmocka-dev protobuf-compiler-grpc python3 python3-grpcio python3-numpy python3-protobuf
   python3-venv"
 fuzz="libclang-rt-dev"

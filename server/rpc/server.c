@@ -21,6 +21,7 @@
 #include "rpc/accept.h"
 #include "rpc/call.h"
 #include "rpc/inflow.h"
+#include "rpc/locks.h"
 #include "rpc/methods.h"
 #include "rpc/rpc.h"
 
@@ -365,6 +366,7 @@ enum esp_code esp_rpc_server_new(const struct esp_rpc_options *options, struct e
   struct esp_rpc_server *server = esp_calloc(1, sizeof(*server));
   if (server == NULL)
     return esp_fail(st, ESP_RESOURCE_EXHAUSTED, "no memory for a server");
+  esp_locks_unwatched();
   grpc_init();
   server->engine = engine;
   server->options = *options;
