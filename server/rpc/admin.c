@@ -199,8 +199,13 @@ static void server_info(struct esp_call *call) {
 const struct esp_method esp_method_apply = {
     .path = "/espalier.v1.Admin/Apply",
     .state_size = sizeof(struct apply_state),
+    .answers_always = true,
     .message = apply,
     .release = apply_release,
 };
 
-const struct esp_method esp_method_server_info = {.path = "/espalier.v1.Admin/ServerInfo", .message = server_info};
+const struct esp_method esp_method_server_info = {
+    .path = "/espalier.v1.Admin/ServerInfo",
+    .answers_always = true,
+    .message = server_info,
+};

@@ -1,15 +1,15 @@
 /* The life of one RPC. call.h draws its states.
  *
- * Happy path: a slot that waits at a completion queue becomes a call; its close is asked for at once, so that the
- * client's going away is always heard of; then its method is found and its first message asked for. Each event is
- * handled in turn, and after each whatever can be sent is sent: at most one write is outstanding, and the status goes
- * with the last message where both are there.
+ * Happy path: a slot that waits at a completion queue becomes a call; its method is found, its close asked for, so that
+ * the client's going away is heard of, and its first message. Each event is handled in turn, and after each whatever
+ * can be sent is sent: at most one write is outstanding, and the status goes with the last message where both are
+ * there. A method that answers soon, and whether anybody still waits or not, asks for the close with its status: one
+ * batch and one event less.
  *
  * How it fails: a client that goes away shows as a failed read or write, which are ignored, and as the close event,
  * which ends the call. The call's memory lives until every event that was armed has been handled or cancelled. */
 #include "rpc/call.h"
 
-#include <grpc/support/alloc.h>
 #include <stdarg.h>
 #include <string.h>
 
@@ -194,7 +194,8 @@ static void handle_recv(struct esp_event *event) {
     handle_message(call);
     return;
   }
-  /* A stream that broke looks the same as one that ended, but for this. What broke is about to be closed. */
+  /* A stream that broke looks the same as one that ended, but for this. What broke is about to be closed; or freed,
+   * where the close is not waited for yet. */
   if (!event->ok || grpc_call_failed_before_recv_message(call->grpc))
     return;
   if (call->method->half_close != NULL)
@@ -222,6 +223,8 @@ static void begin_read(struct esp_call *call) {
 
 /* ---- writing ---- */
 
+static void close_call(struct esp_call *call);
+
 static void handle_send(struct esp_event *event) {
   struct esp_call *call = (struct esp_call *)((char *)event - offsetof(struct esp_call, send));
   bool was_message = call->sending != NULL;
@@ -234,6 +237,8 @@ static void handle_send(struct esp_event *event) {
   if (was_message && call->writes_first == call->writes_len && !esp_call_is_over(call) &&
       call->method->writable != NULL)
     call->method->writable(call);
+  if (call->status_sent && call->method->answers_always)
+    close_call(call);
 }
 
 /* Takes the next message to send, or NULL. */
@@ -251,11 +256,15 @@ static uint64_t now_ms(void) {
   return env->now_ms(env->data);
 }
 
+static grpc_op recv_close(struct esp_call *call) {
+  return (grpc_op){.op = GRPC_OP_RECV_CLOSE_ON_SERVER, .data.recv_close_on_server.cancelled = &call->close_cancelled};
+}
+
 /* Sends what there is to send, if nothing is being sent. */
 static void flush(struct esp_call *call) {
   if (call->grpc == NULL || call->send.call != NULL || call->closed || call->status_sent)
     return;
-  grpc_op ops[3] = {0};
+  grpc_op ops[4] = {0};
   size_t ops_len = 0;
   call->sending = take_write(call);
   bool is_status = call->finished && call->writes_len == 0;
@@ -272,6 +281,8 @@ static void flush(struct esp_call *call) {
         (grpc_op){.op = GRPC_OP_SEND_STATUS_FROM_SERVER,
                   .data.send_status_from_server = {.status = (grpc_status_code)call->code, .status_details = &details}};
     call->status_sent = true;
+    if (call->method->answers_always)
+      ops[ops_len++] = recv_close(call);
   }
   if (ops_len > 0) {
     atomic_store_explicit(&call->sending_since_ms, now_ms(), memory_order_relaxed);
@@ -338,13 +349,16 @@ bool esp_call_is_over(const struct esp_call *call) {
   return call->finished || call->closed;
 }
 
-static void handle_close(struct esp_event *event) {
-  struct esp_call *call = (struct esp_call *)((char *)event - offsetof(struct esp_call, close));
+static void close_call(struct esp_call *call) {
   call->closed = true;
   for (grpc_byte_buffer *buffer; (buffer = take_write(call)) != NULL;)
     grpc_byte_buffer_destroy(buffer);
   if (call->method->closed != NULL)
     call->method->closed(call);
+}
+
+static void handle_close(struct esp_event *event) {
+  close_call((struct esp_call *)((char *)event - offsetof(struct esp_call, close)));
 }
 
 static void handle_drain(struct esp_event *event) {
@@ -423,12 +437,13 @@ static void find_method(struct esp_call *call) {
   }
 }
 
-/* The first event of a call: it asks for its close before anything else can go wrong. */
 static void handle_begin(struct esp_event *event) {
   struct esp_call *call = (struct esp_call *)((char *)event - offsetof(struct esp_call, recv));
-  grpc_op op = {.op = GRPC_OP_RECV_CLOSE_ON_SERVER, .data.recv_close_on_server.cancelled = &call->close_cancelled};
-  start_batch(call, &op, 1, &call->close, handle_close);
   find_method(call);
+  if (!call->method->answers_always) {
+    grpc_op op = recv_close(call);
+    start_batch(call, &op, 1, &call->close, handle_close);
+  }
   esp_call_read(call);
 }
 
@@ -438,9 +453,7 @@ void esp_call_begin(struct esp_call *call) {
 }
 
 void esp_call_peer(const struct esp_call *call, char *ret, size_t size) {
-  char *peer = grpc_call_get_peer(call->grpc);
-  esp_listen_peer(peer, ret, size);
-  gpr_free(peer);
+  esp_listen_peer(call->connection, ret, size);
 }
 
 /* ---- one request ---- */

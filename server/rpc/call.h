@@ -60,9 +60,10 @@ void esp_event_cancel(struct esp_event *event);
 /* What a method does. All of it runs as handlers of events do. Those that are NULL do nothing, except where it says
  * otherwise. */
 struct esp_method {
-  const char *path;                          /* "/espalier.v1.Admin/Apply" */
-  size_t state_size;                         /* of call->state, zeroed */
-  bool is_eager;                             /* initial metadata is sent at once, since replies may be long in coming */
+  const char *path;    /* "/espalier.v1.Admin/Apply" */
+  size_t state_size;   /* of call->state, zeroed */
+  bool is_eager;       /* initial metadata is sent at once, since replies may be long in coming */
+  bool answers_always; /* soon, a client that has gone, too: it hears of the close with the status only */
   void (*message)(struct esp_call *call);    /* call->spans is a message, until esp_call_read. NULL: not built */
   void (*half_close)(struct esp_call *call); /* the client has sent everything. NULL: one message was expected */
   void (*writable)(struct esp_call *call);   /* all that was written has been sent */
@@ -87,7 +88,7 @@ struct esp_call {
   struct esp_call *live_prev;      /* the server's list of accepted calls; under its mutex */
   struct esp_call *live_next;
   uint64_t number;   /* of accepted calls, from 1 */
-  int connection;    /* the number of its socket */
+  int connection;    /* the number of its socket; -1: unknown */
   bool is_beyond;    /* there are more than --max-streams on its connection: it is refused */
   bool is_early;     /* under the server's mutex: it was accepted before the shutdown */
   bool is_drained;   /* likewise: it has been told of the shutdown */
@@ -163,8 +164,7 @@ void esp_call_fail(struct esp_call *call, enum esp_code code, const char *format
 /* Nothing is to be done for this call any more but to let go. */
 bool esp_call_is_over(const struct esp_call *call);
 
-/* Where the client calls from, as esp_listen_peer prints it, cut to the room that there is. Not for what comes often.
- */
+/* Where the client calls from, as esp_listen_peer prints it, cut to the room that there is. */
 void esp_call_peer(const struct esp_call *call, char *ret, size_t size);
 
 /* For methods with one request: decodes it and refuses a tree other than the one, where it names one. On failure the

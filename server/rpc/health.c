@@ -58,7 +58,11 @@ static void watch_drain(struct esp_call *call) {
   esp_call_fail(call, ESP_UNAVAILABLE, ESP_SHUTDOWN_TEXT);
 }
 
-const struct esp_method esp_method_health_check = {.path = "/grpc.health.v1.Health/Check", .message = check};
+const struct esp_method esp_method_health_check = {
+    .path = "/grpc.health.v1.Health/Check",
+    .answers_always = true,
+    .message = check,
+};
 const struct esp_method esp_method_health_watch = {
     .path = "/grpc.health.v1.Health/Watch",
     .state_size = sizeof(struct health_state),

@@ -253,25 +253,28 @@ void esp_listen_done(struct esp_listener *listener) {
 
 /* ---- the other end ---- */
 
-static bool name_peer(const char *grpc_peer, char *ret, size_t size) {
-  struct sockaddr_storage address = {0};
+static bool name_peer(int connection, char *ret, size_t size) {
+  union {
+    struct sockaddr any;
+    struct sockaddr_in v4;
+    struct sockaddr_in6 v6;
+  } address = {0};
   socklen_t len = sizeof(address);
-  char host[NI_MAXHOST], port[NI_MAXSERV];
-  int fd;
-  if (sscanf(grpc_peer, "fd:%d", &fd) != 1 || getpeername(fd, (struct sockaddr *)&address, &len) != 0)
+  char host[INET6_ADDRSTRLEN];
+  if (getpeername(connection, &address.any, &len) != 0)
     return false;
-  if (address.ss_family == AF_UNIX) {
+  if (address.any.sa_family == AF_UNIX)
     (void)snprintf(ret, size, "unix");
-    return true;
-  }
-  if (getnameinfo((struct sockaddr *)&address, len, host, sizeof(host), port, sizeof(port),
-                  NI_NUMERICHOST | NI_NUMERICSERV) != 0)
+  else if (address.any.sa_family == AF_INET6 && inet_ntop(AF_INET6, &address.v6.sin6_addr, host, sizeof(host)) != NULL)
+    (void)snprintf(ret, size, "[%s]:%u", host, ntohs(address.v6.sin6_port));
+  else if (address.any.sa_family == AF_INET && inet_ntop(AF_INET, &address.v4.sin_addr, host, sizeof(host)) != NULL)
+    (void)snprintf(ret, size, "%s:%u", host, ntohs(address.v4.sin_port));
+  else
     return false;
-  (void)snprintf(ret, size, address.ss_family == AF_INET6 ? "[%s]:%s" : "%s:%s", host, port);
   return true;
 }
 
-void esp_listen_peer(const char *grpc_peer, char *ret, size_t size) {
-  if (!name_peer(grpc_peer, ret, size))
-    (void)snprintf(ret, size, "%s", grpc_peer);
+void esp_listen_peer(int connection, char *ret, size_t size) {
+  if (!name_peer(connection, ret, size))
+    (void)snprintf(ret, size, "unknown");
 }

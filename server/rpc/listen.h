@@ -26,9 +26,9 @@ void esp_listen_close(struct esp_listener *listener);
 /* The same, and frees the address. Idempotent; of a zeroed one too. */
 void esp_listen_done(struct esp_listener *listener);
 
-/* The other end of a connection, as 192.0.2.7:4711, [2001:db8::7]:4711 or unix, for people. gRPC names a connection
- * that it was handed by its descriptor ("fd:12"); any other name, and that of one that is gone, is given as it is. */
-void esp_listen_peer(const char *grpc_peer, char *ret, size_t size);
+/* The other end of a connection, by its socket, as 192.0.2.7:4711, [2001:db8::7]:4711 or unix, for people; of one that
+ * is gone: unknown. */
+void esp_listen_peer(int connection, char *ret, size_t size);
 
 /* The path of "unix:PATH", in place, or NULL. */
 const char *esp_listen_unix_path(const char *address);

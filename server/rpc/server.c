@@ -12,8 +12,10 @@
 #include <grpc/grpc_posix.h>
 #include <grpc/grpc_security.h>
 #include <grpc/support/alloc.h>
+#include <limits.h>
 #include <pthread.h>
-#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include "base/alloc.h"
 #include "base/check.h"
@@ -98,12 +100,14 @@ void esp_rpc_server_freed(struct esp_rpc_server *server) {
 
 /* The socket that a call came on: gRPC names the peer after it, since it got nothing else. -1: unknown. */
 static int connection_of(const struct esp_call *call) {
-  char *peer = grpc_call_get_peer(call->grpc);
-  int connection = -1;
-  if (peer != NULL && sscanf(peer, "fd:%d", &connection) != 1)
+  char *peer = grpc_call_get_peer(call->grpc), *end = NULL;
+  long connection = -1;
+  if (peer != NULL && strncmp(peer, "fd:", 3) == 0)
+    connection = strtol(peer + 3, &end, 10);
+  if (end == NULL || *end != '\0' || connection < 0 || connection > INT_MAX)
     connection = -1;
   gpr_free(peer);
-  return connection;
+  return (int)connection;
 }
 
 /* Counts the call on its connection. */

@@ -72,6 +72,7 @@ static void heartbeat(struct esp_call *call) {
 
 #define SERVER "/espalier.v1.ParameterServer/"
 
-const struct esp_method esp_method_join = {.path = SERVER "Join", .message = join};
-const struct esp_method esp_method_leave = {.path = SERVER "Leave", .message = leave};
-const struct esp_method esp_method_heartbeat = {.path = SERVER "Heartbeat", .message = heartbeat};
+const struct esp_method esp_method_join = {.path = SERVER "Join", .answers_always = true, .message = join};
+const struct esp_method esp_method_leave = {.path = SERVER "Leave", .answers_always = true, .message = leave};
+const struct esp_method esp_method_heartbeat = {
+    .path = SERVER "Heartbeat", .answers_always = true, .message = heartbeat};

@@ -159,7 +159,7 @@ class Connections(harness.TestCase):
         count = 2000 if harness.is_sanitized() else 20000
         server = self.server()
         c = self.client(server.address)
-        for flood in (self.pings, self.settings, self.resets):
+        for flood in (self.pings, self.settings, self.resets, self.resets_of_answered):
             with self.subTest(flood.__name__):
                 flood(self.h2(server.address), count)
                 harness.eventually(lambda: c.info().streams == 1, "no call is left")
@@ -184,6 +184,15 @@ class Connections(harness.TestCase):
     def resets(self, connection, count):
         for stream in range(1, 2 * count, 2):
             connection.request(stream, PUSH)
+            connection.send(h2.RST_STREAM, 0, stream, b"\0\0\0\x08")
+        connection.close()
+
+    def resets_of_answered(self, connection, count):
+        """Of a call that is answered though its client has gone, before and after its request is there."""
+        for stream in range(1, count // 10, 2):
+            connection.request(stream, INFO)
+            if stream % 4 == 1:
+                connection.send(h2.DATA, h2.END_STREAM, stream, h2.message(b""))
             connection.send(h2.RST_STREAM, 0, stream, b"\0\0\0\x08")
         connection.close()
 
