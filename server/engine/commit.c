@@ -22,8 +22,7 @@ struct entry {
 
 struct member {
   struct esp_push *push; /* ref'd */
-  enum esp_code code;    /* not ESP_OK: refused */
-  struct esp_status st;  /* then: why */
+  struct esp_why why;    /* it is refused, if it is */
   bool nonfinite;        /* refused for a NaN or an infinity */
 };
 
@@ -45,6 +44,8 @@ struct commit {
 static void commit_free(struct commit *commit) {
   if (commit == NULL)
     return;
+  for (size_t i = 0; i < commit->members_len; i++)
+    esp_why_done(&commit->members[i].why);
   esp_layout_unref(commit->layout);
   esp_free(commit->entries);
   esp_free(commit->grads);
@@ -88,7 +89,8 @@ static void resolve_slot(struct commit *commit, uint32_t index, const struct esp
   } else if (slot->nonfinite != ESP_ALL_FINITE && commit->engine->options.on_nonfinite == ESP_NONFINITE_SKIP) {
     reply->skipped = true;
   } else if (slot->nonfinite != ESP_ALL_FINITE) {
-    member->code = refuse_nonfinite(commit->engine->options.isa, leaf, slot, &member->st);
+    struct esp_status st;
+    (void)esp_why_keep(&member->why, refuse_nonfinite(commit->engine->options.isa, leaf, slot, &st), &st);
     member->nonfinite = true;
   } else {
     reply->applied++;
@@ -105,16 +107,19 @@ static void resolve_member(struct commit *commit, uint32_t index) {
                                         .epoch = commit->layout->epoch,
                                         .lineage = commit->engine->lineage,
                                         .absent = commit->layout->trained_len};
-  member->code = ESP_OK;
+  esp_why_done(&member->why);
   member->nonfinite = false;
-  if (push->header.require_epoch != 0 && push->header.require_epoch != commit->layout->epoch)
-    member->code = esp_fail(&member->st, ESP_ABORTED, "the push requires epoch %" PRIu64 ", the tree is at %" PRIu64,
-                            push->header.require_epoch, commit->layout->epoch);
-  for (size_t i = 0; i < push->upload.slots_len && member->code == ESP_OK; i++)
+  if (push->header.require_epoch != 0 && push->header.require_epoch != commit->layout->epoch) {
+    struct esp_status st;
+    enum esp_code code = esp_fail(&st, ESP_ABORTED, "the push requires epoch %" PRIu64 ", the tree is at %" PRIu64,
+                                  push->header.require_epoch, commit->layout->epoch);
+    (void)esp_why_keep(&member->why, code, &st);
+  }
+  for (size_t i = 0; i < push->upload.slots_len && member->why.code == ESP_OK; i++)
     resolve_slot(commit, index, &push->upload.slots[i]);
   if (push->reply.skipped)
     push->reply.applied = 0;
-  if (push->reply.skipped || member->code != ESP_OK)
+  if (push->reply.skipped || member->why.code != ESP_OK)
     commit->entries_len = entries_len;
 }
 
@@ -189,10 +194,8 @@ static enum esp_code measure_begin(struct commit *commit, struct esp_status *st)
 }
 
 static void commit_refuse(struct commit *commit, enum esp_code code, const struct esp_status *st) {
-  for (size_t i = 0; i < commit->members_len; i++) {
-    commit->members[i].code = code;
-    commit->members[i].st = *st;
-  }
+  for (size_t i = 0; i < commit->members_len; i++)
+    (void)esp_why_keep(&commit->members[i].why, code, st);
 }
 
 /* Looks at the layout of now; false where that can't be done. */
@@ -220,9 +223,10 @@ static void commit_admit(struct commit *commit) {
   bool any = false;
   for (size_t i = 0; i < commit->members_len; i++) {
     struct member *member = &commit->members[i];
-    if (member->code == ESP_OK)
-      member->code = esp_sequence_commit(engine, member->push, &member->st);
-    any = any || member->code == ESP_OK;
+    struct esp_status st;
+    if (member->why.code == ESP_OK)
+      (void)esp_why_keep(&member->why, esp_sequence_commit(engine, member->push, &st), &st);
+    any = any || member->why.code == ESP_OK;
   }
   if (any) {
     engine->commit++;
@@ -236,7 +240,7 @@ static void commit_admit(struct commit *commit) {
 static size_t grads_admitted(const struct commit *commit, size_t first, size_t end) {
   size_t len = 0;
   for (size_t i = first; i < end; i++) {
-    if (commit->members[commit->entries[i].push].code == ESP_OK)
+    if (commit->members[commit->entries[i].push].why.code == ESP_OK)
       commit->grads[first + len++] = commit->grads[i];
   }
   return len;
@@ -273,9 +277,11 @@ static void commit_done(struct esp_batch *batch, void *data) {
     struct member *member = &commit->members[i];
     if (member->nonfinite || member->push->reply.skipped)
       atomic_fetch_add(&engine->pushes_nonfinite, 1);
-    if (member->code != ESP_OK) {
+    struct esp_status st;
+    enum esp_code code = esp_why_tell(&member->why, &st);
+    if (code != ESP_OK) {
       esp_sequence_drop(engine, member->push);
-      esp_push_answer(member->push, member->code, &member->st);
+      esp_push_answer(member->push, code, &st);
       continue;
     }
     struct esp_push *waiter = esp_sequence_done(engine, member->push);

@@ -4,6 +4,7 @@
 #ifndef ESP_ENGINE_INTERNAL_H
 #define ESP_ENGINE_INTERNAL_H
 
+#include "base/why.h"
 #include "engine/batch.h"
 #include "engine/budget.h"
 #include "engine/engine.h"
@@ -43,10 +44,10 @@ struct esp_push {
   pthread_mutex_t lock;     /* of the next six */
   pthread_cond_t notified;
   enum esp_push_state state;
-  bool notifying;           /* a callback runs */
-  pthread_t notifier;       /* in this thread */
-  bool freed;               /* the handle is gone */
-  struct esp_status status; /* of ENDED */
+  bool notifying;     /* a callback runs */
+  pthread_t notifier; /* in this thread */
+  bool freed;         /* the handle is gone */
+  struct esp_why why; /* of ENDED */
   struct esp_reservation reservation;
   struct esp_upload upload;
   struct esp_layout *layout;    /* that pieces are checked against; refreshed when a leaf is not in it */

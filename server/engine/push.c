@@ -21,6 +21,7 @@ void esp_push_unref(struct esp_push *push) {
     return;
   esp_upload_done(&push->upload);
   esp_layout_unref(push->layout);
+  esp_why_done(&push->why);
   pthread_cond_destroy(&push->notified);
   pthread_mutex_destroy(&push->lock);
   esp_free(push);
@@ -50,7 +51,7 @@ void esp_push_end(struct esp_push *push, enum esp_code code, const struct esp_st
   pthread_mutex_lock(&push->lock);
   if (!push->freed && (push->state == ESP_PUSH_WAITING || push->state == ESP_PUSH_ARRIVING)) {
     push->state = ESP_PUSH_ENDED;
-    push->status = *st;
+    (void)esp_why_keep(&push->why, code, st);
     atomic_fetch_add(&push->engine->pushes_refused, 1);
     push_notify(push, ESP_PUSH_DONE, code, st, NULL);
   }
@@ -386,7 +387,7 @@ enum esp_code esp_push_feed_target(struct esp_push *push, const struct esp_uploa
   pthread_mutex_lock(&push->lock);
   ESP_CHECK(push->state == ESP_PUSH_ARRIVING || push->state == ESP_PUSH_ENDED);
   if (push->state == ESP_PUSH_ENDED)
-    code = esp_fail(st, push->status.code, "%s", push->status.message);
+    code = esp_why_tell(&push->why, st);
   pthread_mutex_unlock(&push->lock);
   if (code != ESP_OK)
     return code;
@@ -398,7 +399,8 @@ enum esp_code esp_push_feed_target(struct esp_push *push, const struct esp_uploa
   pthread_mutex_lock(&push->lock);
   if (push->state == ESP_PUSH_ARRIVING) {
     push->state = ESP_PUSH_ENDED; /* its owner knows: no DONE */
-    (void)esp_fail(&push->status, code, "the push had failed");
+    struct esp_status had;
+    (void)esp_why_keep(&push->why, esp_fail(&had, code, "the push had failed"), &had);
     atomic_fetch_add(&push->engine->pushes_refused, 1);
   }
   pthread_mutex_unlock(&push->lock);
@@ -482,7 +484,7 @@ enum esp_code esp_push_set_aside(struct esp_push *push, struct esp_status *st) {
   list_remove(push);
   pthread_mutex_lock(&push->lock);
   if (push->state == ESP_PUSH_ENDED)
-    code = esp_fail(st, push->status.code, "%s", push->status.message);
+    code = esp_why_tell(&push->why, st);
   else
     push->state = ESP_PUSH_ENDED; /* nobody is told anything of it any more */
   pthread_mutex_unlock(&push->lock);

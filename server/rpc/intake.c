@@ -18,11 +18,11 @@ static void let_go(struct esp_intake *intake) {
   esp_event_cancel(&intake->done);
 }
 
-/* Ends with the code that is in intake. */
-static void end_with(struct esp_intake *intake, enum esp_code code) {
-  intake->code = code;
-  intake->is_done = true;
+/* Once the handle is gone: until then the engine's callback may write to why. */
+static void end_with(struct esp_intake *intake, enum esp_code code, const struct esp_status *st) {
   let_go(intake);
+  (void)esp_why_keep(&intake->why, code, st);
+  intake->is_done = true;
 }
 
 /* The engine's callback, from any thread: leaves word and posts the event. */
@@ -33,11 +33,8 @@ static void on_push(void *data, enum esp_push_event event, enum esp_code code, c
     esp_event_post(&intake->ready);
     return;
   }
-  intake->code = code;
-  if (code == ESP_OK)
+  if (esp_why_keep(&intake->why, code, st) == ESP_OK)
     intake->reply = *reply;
-  else
-    intake->st = *st;
   esp_event_post(&intake->done);
 }
 
@@ -49,7 +46,8 @@ static void handle_ready(struct esp_event *event) {
 
 static void handle_done(struct esp_event *event) {
   struct esp_intake *intake = (struct esp_intake *)((char *)event - offsetof(struct esp_intake, done));
-  end_with(intake, intake->code);
+  let_go(intake);
+  intake->is_done = true;
   intake->changed(intake);
 }
 
@@ -59,9 +57,10 @@ void esp_intake_begin(struct esp_intake *intake, struct esp_call *call, const st
   intake->changed = changed;
   esp_event_arm(&intake->ready, call, handle_ready);
   esp_event_arm(&intake->done, call, handle_done);
-  enum esp_code code = open(call->engine, header, on_push, intake, &intake->push, &intake->st);
+  struct esp_status st;
+  enum esp_code code = open(call->engine, header, on_push, intake, &intake->push, &st);
   if (code != ESP_OK)
-    end_with(intake, code);
+    end_with(intake, code, &st);
 }
 
 enum esp_code esp_piece_of_chunk(const struct esp_chunk *chunk, struct esp_piece *ret, struct esp_status *st) {
@@ -99,10 +98,7 @@ bool esp_intake_feed(struct esp_intake *intake) {
       esp_wire_chunks(intake->call->spans, intake->call->spans_len, ESP_CHUNKS_FIELD_UP, feed_chunk, intake, &st);
   if (code == ESP_OK)
     return true;
-  /* Only now: until the handle is gone the engine's callback may write here. */
-  end_with(intake, code);
-  intake->st = st;
-  intake->code = code;
+  end_with(intake, code, &st);
   return false;
 }
 
@@ -118,17 +114,23 @@ void esp_intake_commit(struct esp_intake *intake) {
 void esp_intake_drop(struct esp_intake *intake) {
   if (intake->call == NULL || intake->is_done || intake->is_committed)
     return;
-  end_with(intake, ESP_CANCELLED);
+  struct esp_status st;
+  end_with(intake, esp_fail(&st, ESP_CANCELLED, "the push was dropped"), &st);
 }
 
 void esp_intake_cut(struct esp_intake *intake) {
   uint64_t bytes, total;
   esp_push_progress(intake->push, &bytes, &total);
-  end_with(intake, ESP_INVALID_ARGUMENT);
-  intake->code = esp_fail(&intake->st, ESP_INVALID_ARGUMENT,
-                          "the stream ended after %" PRIu64 " of %" PRIu64
-                          " bytes of a push, or before all of its leaves came: nothing was applied",
-                          bytes, total);
+  struct esp_status st;
+  enum esp_code code = esp_fail(&st, ESP_INVALID_ARGUMENT,
+                                "the stream ended after %" PRIu64 " of %" PRIu64
+                                " bytes of a push, or before all of its leaves came: nothing was applied",
+                                bytes, total);
+  end_with(intake, code, &st);
+}
+
+void esp_intake_done(struct esp_intake *intake) {
+  esp_why_done(&intake->why);
 }
 
 struct esp_push_header esp_push_header_of(const Espalier__V1__PushHeader *header) {

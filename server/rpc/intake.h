@@ -4,6 +4,7 @@
 
 #include <espalier/v1/parameter_server.pb-c.h>
 
+#include "base/why.h"
 #include "engine/engine.h"
 #include "rpc/call.h"
 #include "wire/wire.h"
@@ -21,10 +22,9 @@ struct esp_intake {
   struct esp_event done;  /* ESP_PUSH_DONE */
   bool is_ready;          /* may be fed */
   bool is_committed;      /* the engine has it: `done` is owed */
-  bool is_done;           /* the three below say how it ended */
-  enum esp_code code;
-  struct esp_status st;
-  struct esp_push_reply reply;                /* where code is ESP_OK */
+  bool is_done;           /* the two below say how it ended */
+  struct esp_why why;
+  struct esp_push_reply reply;                /* where it has not failed */
   void (*changed)(struct esp_intake *intake); /* it became ready, or ended by itself */
 };
 
@@ -44,6 +44,8 @@ void esp_intake_commit(struct esp_intake *intake);
 void esp_intake_drop(struct esp_intake *intake);
 /* The stream ended before the push was whole: ends it with INVALID_ARGUMENT. */
 void esp_intake_cut(struct esp_intake *intake);
+/* Frees what one that is done, or never began, has. Idempotent. */
+void esp_intake_done(struct esp_intake *intake);
 
 /* What the engine takes, of what the wire has. INVALID_ARGUMENT for a path that is no text. */
 enum esp_code esp_piece_of_chunk(const struct esp_chunk *chunk, struct esp_piece *ret,

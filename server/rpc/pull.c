@@ -3,8 +3,9 @@
 #include "rpc/puller.h"
 
 static void finish_if_done(struct esp_puller *puller) {
+  struct esp_status st;
   if (puller->is_done)
-    esp_call_finish(puller->call, puller->code, &puller->st);
+    esp_call_finish(puller->call, esp_why_tell(&puller->why, &st), &st);
 }
 
 static void message(struct esp_call *call) {

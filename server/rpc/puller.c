@@ -17,7 +17,8 @@
 #define COPIED_BYTES_MAX 4096 /* pieces up to this size are copied: a slice of their own would cost more */
 
 static void fail_memory(struct esp_puller *puller) {
-  puller->code = esp_fail(&puller->st, ESP_RESOURCE_EXHAUSTED, "no memory for a pull's message");
+  struct esp_status st;
+  (void)esp_why_keep(&puller->why, esp_fail(&st, ESP_RESOURCE_EXHAUSTED, "no memory for a pull's message"), &st);
   puller->is_done = true;
 }
 
@@ -108,16 +109,14 @@ static void release_pin(struct esp_puller *puller) {
 /* The engine's callback, from any thread: leaves word and posts the event. */
 static void on_pull(void *data, enum esp_code code, const struct esp_status *st, const struct esp_pull_event *event) {
   struct esp_puller *puller = data;
-  puller->code = code;
+  (void)esp_why_keep(&puller->why, code, st);
   puller->has_header = code == ESP_OK && event->header != NULL;
   puller->has_pin = code == ESP_OK && event->pin != NULL;
-  if (code != ESP_OK)
-    puller->st = *st;
-  else if (event->header != NULL)
+  if (puller->has_header)
     puller->header = *event->header;
-  else if (event->pin != NULL)
+  else if (puller->has_pin)
     puller->pin = *event->pin;
-  else
+  else if (code == ESP_OK)
     puller->unchanged++;
   esp_event_post(&puller->got);
 }
@@ -138,7 +137,7 @@ static void handle_got(struct esp_event *event) {
   struct esp_puller *puller = (struct esp_puller *)((char *)event - offsetof(struct esp_puller, got));
   if (esp_call_is_over(puller->call))
     release_pin(puller);
-  else if (puller->code != ESP_OK)
+  else if (puller->why.code != ESP_OK)
     puller->is_done = true;
   else if (puller->has_header && !add_header(puller))
     fail_memory(puller);
@@ -171,7 +170,7 @@ static bool ask_next(struct esp_puller *puller) {
   esp_event_cancel(&puller->got);
   if (!add_end(puller) || !write_message(puller))
     return false;
-  puller->code = ESP_OK;
+  esp_why_done(&puller->why);
   puller->is_done = true;
   return true;
 }
@@ -275,12 +274,13 @@ void esp_puller_begin(struct esp_puller *puller, struct esp_call *call, struct e
   puller->changed = changed;
   puller->request = *decoded;
   *decoded = (struct esp_decoded){0};
-  puller->code = check_request(request, &puller->st);
-  if (puller->code == ESP_OK)
-    puller->code = take_have(puller, request, &puller->st);
-  if (puller->code == ESP_OK)
-    puller->code = take_dtypes(puller, request, &puller->st);
-  if (puller->code == ESP_OK) {
+  struct esp_status st;
+  enum esp_code code = check_request(request, &st);
+  if (code == ESP_OK)
+    code = take_have(puller, request, &st);
+  if (code == ESP_OK)
+    code = take_dtypes(puller, request, &st);
+  if (code == ESP_OK) {
     struct esp_pull_request wanted = {
         .leaf_ids = request->leaf_ids,
         .leaf_ids_len = request->n_leaf_ids,
@@ -295,9 +295,9 @@ void esp_puller_begin(struct esp_puller *puller, struct esp_call *call, struct e
         .have = puller->have,
         .have_len = request->n_have,
     };
-    puller->code = esp_pull_new(call->engine, &wanted, on_pull, puller, &puller->pull, &puller->st);
+    code = esp_pull_new(call->engine, &wanted, on_pull, puller, &puller->pull, &st);
   }
-  puller->is_done = puller->code != ESP_OK;
+  puller->is_done = esp_why_keep(&puller->why, code, &st) != ESP_OK;
 }
 
 void esp_puller_close(struct esp_puller *puller) {
@@ -318,5 +318,6 @@ void esp_puller_done(struct esp_puller *puller) {
   puller->have = NULL;
   esp_free(puller->dtypes);
   puller->dtypes = NULL;
+  esp_why_done(&puller->why);
   esp_decoded_done(&puller->request);
 }

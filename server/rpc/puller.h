@@ -5,6 +5,7 @@
 
 #include <espalier/v1/parameter_server.pb-c.h>
 
+#include "base/why.h"
 #include "engine/engine.h"
 #include "rpc/call.h"
 
@@ -30,9 +31,8 @@ struct esp_puller {
   size_t slices_capacity;
   size_t message_len; /* of slices and page */
   bool leads;         /* the message under way begins with an answer that is not the pull's */
-  bool is_done;       /* all was written, or code says what went wrong */
-  enum esp_code code;
-  struct esp_status st;
+  bool is_done;       /* all was written, or why says what went wrong */
+  struct esp_why why;
   void (*changed)(struct esp_puller *puller); /* what was awaited came and was dealt with: it may be done now */
 };
 

@@ -17,11 +17,13 @@ struct push_state {
 
 static void finish(struct push_state *state) {
   struct esp_intake *intake = &state->intake;
-  if (intake->code == ESP_OK) {
+  struct esp_status st;
+  enum esp_code code = esp_why_tell(&intake->why, &st);
+  if (code == ESP_OK) {
     Espalier__V1__PushReply reply = esp_push_reply_of(&intake->reply);
     esp_call_write_message(intake->call, &reply.base);
   }
-  esp_call_finish(intake->call, intake->code, &intake->st);
+  esp_call_finish(intake->call, code, &st);
 }
 
 /* Makes a stage of the whole push. */
@@ -157,6 +159,7 @@ static void closed(struct esp_call *call) {
 
 static void release(struct esp_call *call) {
   struct push_state *state = call->state;
+  esp_intake_done(&state->intake);
   esp_rest_done(&state->rest);
 }
 

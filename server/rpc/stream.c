@@ -59,7 +59,9 @@ static void puller_changed(struct esp_puller *puller);
 /* ---- answers ---- */
 
 static void free_entry(struct entry *entry) {
-  if (!entry->is_push)
+  if (entry->is_push)
+    esp_intake_done(&entry->intake);
+  else
     esp_puller_done(&entry->puller);
   esp_free(entry);
 }
@@ -79,12 +81,13 @@ static bool answer_first(struct stream *stream) {
   bool is_done = entry->is_push ? entry->intake.is_done : entry->puller.is_done;
   if (!is_done)
     return false;
-  enum esp_code code = entry->is_push ? entry->intake.code : entry->puller.code;
+  struct esp_status st;
+  enum esp_code code = esp_why_tell(entry->is_push ? &entry->intake.why : &entry->puller.why, &st);
   if (code != ESP_OK) {
     stream->has_ended = true;
     if (!entry->is_push)
       esp_puller_write_lead(&entry->puller);
-    esp_call_finish(stream->call, code, entry->is_push ? &entry->intake.st : &entry->puller.st);
+    esp_call_finish(stream->call, code, &st);
     return false;
   }
   if (entry->is_push) {
@@ -133,8 +136,7 @@ static void fail(struct stream *stream, enum esp_code code) {
   /* The push is the last entry: its answer is the failure. */
   struct esp_intake *intake = &stream->receiving->intake;
   esp_intake_drop(intake);
-  intake->code = code;
-  intake->st = stream->st;
+  (void)esp_why_keep(&intake->why, code, &stream->st);
   stream->receiving = NULL;
 }
 
