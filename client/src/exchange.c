@@ -7,7 +7,7 @@
  * How it fails: an attempt ends with the call's code. The next one sends everything again under the same sequence, but
  * for a push that was answered. Where the server refuses the session it is asked whether it still knows it:
  *
- *   alive                         the refusal stands
+ *   alive                         the refusal stands, but for one: see superseded()
  *   started anew                  ABORTED, after on_lineage
  *   expired, sent once            that one was refused: again, with a sequence of the new session
  *   expired, sent more than once  FAILED_PRECONDITION: an earlier one may have been applied */
@@ -415,6 +415,17 @@ static enum esp_code renew(struct esp_exchange *ex, struct esp_status *st) {
   return ESP_OK;
 }
 
+/* The library requires no epoch, so a push of a session that is alive is refused with ABORTED only where another send
+ * of it took its place. With one that was cut this happens when its bytes arrive after the header of the next one. That
+ * is no answer: the late one is applied, or was cut half way. The next send hears the former's reply, and takes the
+ * place of the latter. A send that was cut arrives once at most, so this comes to an end. */
+static enum esp_code superseded(const struct esp_push *push, struct esp_status *st) {
+  return esp_fail(st, ESP_UNAVAILABLE,
+                  "push %" PRIu64 " was cut and sent again, and its first send arrived late, in place of the next one: "
+                  "it may or may not have been applied",
+                  push->session.sequence);
+}
+
 /* Of a client without a session: what the server's lineage is, was in the answer, or has to be asked. */
 static enum esp_code recover_reader(struct esp_exchange *ex, enum esp_code code, struct esp_status *st) {
   struct esp_layout_event *now;
@@ -437,10 +448,13 @@ enum esp_code esp_exchange_recover(struct esp_exchange *ex, enum esp_code code, 
   struct esp_session session = ex->push.session;
   if (session.sequence == 0 && !esp_session_known(ex->client, &session))
     return recover_reader(ex, code, st);
+  bool is_resend = pushing && code == ESP_ABORTED && ex->push.sends > 1;
   enum esp_session_state state = ESP_SESSION_ALIVE;
-  if (esp_session_check(ex->client, &session, ex->retry.deadline_ms, &state, NULL) != ESP_OK)
-    return code;
+  if (esp_session_check(ex->client, &session, ex->retry.deadline_ms, &state, NULL) != ESP_OK && !is_resend)
+    return code; /* of a resend the next one says what it was */
   if (state == ESP_SESSION_LINEAGE)
     return esp_session_fail_lineage(ex->client, session.lineage, ex->retry.deadline_ms, st);
-  return state == ESP_SESSION_EXPIRED && pushing ? renew(ex, st) : code;
+  if (state == ESP_SESSION_EXPIRED && pushing)
+    return renew(ex, st);
+  return is_resend ? superseded(&ex->push, st) : code;
 }

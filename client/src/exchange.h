@@ -67,7 +67,8 @@ enum esp_code esp_exchange_receive(struct esp_exchange *ex, struct esp_call *cal
                                    struct esp_status *st) ESP_WARN_UNUSED;
 bool esp_exchange_is_answered(const struct esp_exchange *ex);
 /* Why an attempt that failed with this code did; may ask the server, and calls on_lineage. ESP_OK: try again at once,
- * with a new sequence; otherwise the code that it failed with, for the reason that st says then. */
+ * with a new sequence; otherwise the code that it failed with, for the reason that st says then: UNAVAILABLE where it
+ * is to be tried again as after a cut. */
 enum esp_code esp_exchange_recover(struct esp_exchange *ex, enum esp_code code, struct esp_status *st) ESP_WARN_UNUSED;
 
 #endif

@@ -275,18 +275,16 @@ static void put_back(struct esp_handle *handle) {
     end_cancelled(handle);
 }
 
-/* Whether a failure that is this handle's is not the end of it. */
-static bool outlives(struct esp_handle *handle, enum esp_code code, const struct esp_status *st) {
+/* Whether a failure that is this handle's is not the end of it; *code becomes what the failure came to. */
+static bool outlives(struct esp_handle *handle, enum esp_code *code, const struct esp_status *st) {
   struct esp_retry *retry = &handle->ex.retry;
   handle->st = *st;
-  enum esp_code after = esp_exchange_recover(&handle->ex, code, &handle->st);
-  if (after == ESP_OK && esp_left_ms(retry->deadline_ms) > 0)
-    return true;
+  enum esp_code after = esp_exchange_recover(&handle->ex, *code, &handle->st);
+  if (after == ESP_OK)
+    return esp_left_ms(retry->deadline_ms) > 0;
+  *code = after;
   uint64_t wait_ms; /* of a call of its own; the lane has another measure */
-  if (after == code && esp_retry_next(retry, code, esp_now_ms(), 0, &wait_ms))
-    return true;
-  handle->code = after == ESP_OK ? code : after;
-  return false;
+  return esp_retry_next(retry, after, esp_now_ms(), 0, &wait_ms);
 }
 
 /* What becomes of a handle behind the one that failed: it is to be sent again, but for one whose attempts are used up.
@@ -294,17 +292,18 @@ static bool outlives(struct esp_handle *handle, enum esp_code code, const struct
 static void settle_behind(struct esp_handle *handle, enum esp_code code, const struct esp_status *st) {
   bool keep = true;
   if (code == ESP_UNAVAILABLE)
-    keep = outlives(handle, code, st);
+    keep = outlives(handle, &code, st);
   else if (code != ESP_DEADLINE_EXCEEDED && code != ESP_CANCELLED && handle->ex.push.head_sent && !handle->ex.push.done)
     handle->ex.push.sends--; /* the server has looked at nothing behind what it refused */
   if (keep)
     put_back(handle);
   else
-    esp_handle_end(handle, handle->code);
+    esp_handle_end(handle, code);
 }
 
-/* Decides on all that were sent. Those behind the one that failed come first, since that one may take a while. */
-static void settle(struct esp_lane *lane, enum esp_code code, const struct esp_status *st) {
+/* Decides on all that were sent. Those behind the one that failed come first, since that one may take a while. Returns
+ * what the failure came to. */
+static enum esp_code settle(struct esp_lane *lane, enum esp_code code, const struct esp_status *st) {
   struct esp_handle *failed = take_sent(lane), *behind = NULL, *next;
   for (; failed != NULL && is_answered(failed); failed = next) {
     next = failed->next;
@@ -321,11 +320,12 @@ static void settle(struct esp_lane *lane, enum esp_code code, const struct esp_s
     settle_behind(behind, code, st);
   }
   if (failed == NULL)
-    return;
-  if (code == ESP_CANCELLED || outlives(failed, code, st))
+    return code;
+  if (code == ESP_CANCELLED || outlives(failed, &code, st))
     put_back(failed);
   else
-    esp_handle_end(failed, failed->code);
+    esp_handle_end(failed, code);
+  return code;
 }
 
 /* ---- the thread ---- */
@@ -355,7 +355,7 @@ static void *run(void *data) {
     struct esp_status st;
     enum esp_code code = carry_out(lane, &st);
     if (code != ESP_OK)
-      settle(lane, code, &st);
+      code = settle(lane, code, &st);
     if (esp_code_is_transient(code))
       back_off(lane);
     pthread_mutex_lock(&client->mutex);

@@ -42,7 +42,7 @@ static enum esp_code run(struct esp_exchange *ex, struct esp_status *st) {
     enum esp_code after = esp_exchange_recover(ex, code, st);
     if (after == ESP_OK && esp_left_ms(ex->retry.deadline_ms) > 0)
       continue;
-    if (after != code || !esp_retry_wait(&ex->retry, code))
+    if (after == ESP_OK || !esp_retry_wait(&ex->retry, after))
       return after == ESP_OK ? code : after;
   }
 }

@@ -52,6 +52,8 @@ class Connection:
         self.proxy = proxy
         self.sockets = {TO_SERVER: server, TO_CLIENT: client}  # by which of them is written to
         self.was_cut = False
+        self.kept = None  # what waits for deliver() to go to the server; None: nothing waits
+        self.is_stranded = False
         self.ends_left = 2
         for direction, source in ((TO_SERVER, client), (TO_CLIENT, server)):
             threading.Thread(target=self.carry, args=(direction, source), daemon=True).start()
@@ -60,25 +62,50 @@ class Connection:
         """Ends both sides at once; their threads notice, and close."""
         self.was_cut = True
         for side in self.sockets.values():
-            try:
-                # What was written and not yet sent is dropped, and the peer's reads fail.
-                side.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                side.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass  # that side has ended already
+            self.end(side)
+
+    @staticmethod
+    def end(side):
+        try:
+            # What was written and not yet sent is dropped, and the peer's reads fail.
+            side.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            side.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # that side has ended already
+
+    def keep(self):
+        """Keeps what comes for the server from now on."""
+        self.kept = b""
+
+    def strand(self):
+        """Ends the client's side alone. To the server the connection stands, and what was kept is on its way."""
+        self.is_stranded = True
+        self.end(self.sockets[TO_CLIENT])
+
+    def deliver(self):
+        """What was kept arrives."""
+        self.sockets[TO_SERVER].sendall(self.kept)
+
+    def pass_on(self, direction, data):
+        if direction == TO_SERVER and self.kept is not None:
+            self.kept += data
+        elif direction == TO_SERVER or not self.is_stranded:
+            self.sockets[direction].sendall(data)
 
     def carry(self, direction, source):
         replies = Replies()
         try:
             while data := source.recv(BUFFER):
                 data, cut = self.proxy.admit(self, direction, data, replies)
-                self.sockets[direction].sendall(data)
+                self.pass_on(direction, data)
                 if cut:
                     self.cut()
                     break
-            self.sockets[direction].shutdown(socket.SHUT_WR)
+            if not self.is_stranded:
+                self.sockets[direction].shutdown(socket.SHUT_WR)
         except OSError:
-            self.cut()  # one side is gone: so goes the other
+            if not self.is_stranded:
+                self.cut()  # one side is gone: so goes the other
         self.proxy.ended(self)
 
 

@@ -6,6 +6,7 @@
  *   push | push_cb LEAF=VALUE ...            begins a push of gradients of nothing but VALUE
  *   pull | pull_cb | consistent | delta LEAF ...   begins a pull; delta keeps what it has of a leaf
  *   both LEAF=VALUE ...                      begins a push, and a pull of the same leaves
+ *   push_now LEAF=VALUE ...                  pushes, and waits
  *   rows LEAF BYTES STRIDE                   how the leaf's memory is laid out from now on
  *   spoil LEAF                               writes SPOILT over the memory of its delta pulls
  *   wait HANDLE MS | wait_any MS HANDLE ... | done HANDLE | cancel HANDLE | free HANDLE
@@ -246,13 +247,7 @@ static void begin(struct operation *op, bool call, bool consistent) {
     give_back(op);
 }
 
-static void run_begin(char **words, size_t len) {
-  static const char *const known[] = {"push", "push_cb", "pull", "pull_cb", "consistent", "delta", "both"};
-  bool found = false;
-  for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
-    found = found || strcmp(words[0], known[i]) == 0;
-  if (!found)
-    fatal(words[0]);
+static struct operation *operation_new(char **words, size_t len) {
   struct operation *op = allocate(sizeof *op);
   bool pulls = strncmp(words[0], "push", 4) != 0;
   bool pushes = !pulls || strcmp(words[0], "both") == 0;
@@ -266,6 +261,17 @@ static void run_begin(char **words, size_t len) {
     if (pulls)
       add_weight(op, words[i]);
   }
+  return op;
+}
+
+static void run_begin(char **words, size_t len) {
+  static const char *const known[] = {"push", "push_cb", "pull", "pull_cb", "consistent", "delta", "both"};
+  bool found = false;
+  for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
+    found = found || strcmp(words[0], known[i]) == 0;
+  if (!found)
+    fatal(words[0]);
+  struct operation *op = operation_new(words, len);
   begin(op, strstr(words[0], "_cb") != NULL, strcmp(words[0], "consistent") == 0);
 }
 
@@ -282,6 +288,24 @@ static void print_values(const struct operation *op) {
   printf("}");
 }
 
+static void print_push(const struct operation *op) {
+  printf(", \"commit\": %" PRIu64 ", \"applied\": %" PRIu64 ", \"frozen\": %" PRIu64 ", \"replayed\": %s",
+         op->push.commit, op->push.applied, op->push.frozen, op->push.replayed ? "true" : "false");
+}
+
+static void run_push_now(char **words, size_t len) {
+  struct operation *op = operation_new(words, len);
+  struct esp_status st;
+  enum esp_code code = esp_push(client, op->grads, op->grads_len, &op->push, &st);
+  putchar('{');
+  print_code(code, &st);
+  if (code == ESP_OK)
+    print_push(op);
+  printf("}\n");
+  give_back(op);
+  free(op);
+}
+
 static void run_wait(const char *handle, const char *timeout) {
   struct operation *op = operation_of(handle);
   struct esp_status st;
@@ -293,8 +317,7 @@ static void run_wait(const char *handle, const char *timeout) {
   if (done)
     give_back(op);
   if (code == ESP_OK) {
-    printf(", \"commit\": %" PRIu64 ", \"applied\": %" PRIu64 ", \"frozen\": %" PRIu64 ", \"replayed\": %s",
-           op->push.commit, op->push.applied, op->push.frozen, op->push.replayed ? "true" : "false");
+    print_push(op);
     printf(", \"sent\": %" PRIu64 ", \"unchanged\": %" PRIu64 ", \"pull_commit\": %" PRIu64, op->pull.sent,
            op->pull.unchanged, op->pull.commit);
     print_values(op);
@@ -498,6 +521,8 @@ static bool run_handle(char **words, size_t len) {
     answer(ESP_OK, NULL);
   } else if (strcmp(words[0], "free") == 0) {
     run_free(operation_of(words[1]));
+  } else if (strcmp(words[0], "push_now") == 0) {
+    run_push_now(words, len);
   } else if (strcmp(words[0], "chain") == 0) {
     run_chain(words);
   } else if (strcmp(words[0], "called") == 0) {
