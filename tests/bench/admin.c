@@ -1,8 +1,8 @@
 /* espbench admin: a server with the workload and adam, two workers at full speed, and an operator.
  *
  * The happy path: everything is started; the time of applying a push is taken while nothing else happens; then rounds
- * of four phases: the workers alone, the workers and the operator, nobody, the operator alone; in the end all values
- * and counts are checked and the figures printed. Only figures of one run are comparable. */
+ * of five phases: the workers alone, the workers and the operator, nobody, the operator alone, health checks alone; in
+ * the end all values and counts are checked and the figures printed. Only figures of one run are comparable. */
 #include <inttypes.h>
 #include <string.h>
 
@@ -15,7 +15,7 @@
 #define LINE_BYTES 1024
 
 /* The shares of the phases in a round's time, in percent. */
-enum { SHARE_ALONE = 25, SHARE_MIXED = 50, SHARE_IDLE = 8, SHARE_PLAIN = 17 };
+enum { SHARE_ALONE = 22, SHARE_MIXED = 44, SHARE_IDLE = 8, SHARE_PLAIN = 13, SHARE_CHECK = 13 };
 
 struct latency {
   uint64_t p50;
@@ -31,6 +31,9 @@ struct figures {
   uint64_t plain_ops; /* of the operator alone */
   uint64_t plain_ns;  /* likewise, as is the next */
   uint64_t plain_cpu_ns;
+  uint64_t checks; /* of health checks alone, as the next two */
+  uint64_t checks_ns;
+  uint64_t checks_cpu_ns;
   uint64_t idle_ns;
   uint64_t idle_cpu_ns;
   struct latency op;    /* under load */
@@ -45,7 +48,6 @@ struct bench {
   uint64_t pushes;  /* of all */
   uint64_t applied; /* leaves, of all pushes */
   uint64_t frozen;
-  uint64_t transactions;
   struct figures figures;
   struct report report;
 };
@@ -57,15 +59,23 @@ static const struct figure steps_alone = {"steps_s_alone", "steps a second of bo
 
 /* ---- phases ---- */
 
-static void take_operations(struct bench *bench, uint64_t *ns, uint64_t *ops) {
+static void take_calls(struct bench *bench, uint64_t *ns, uint64_t *calls) {
   char line[LINE_BYTES];
   uint64_t got_ns, got_ops;
   process_answer(&bench->operator, line, sizeof(line));
   if (sscanf(line, "%" SCNu64 " %" SCNu64, &got_ns, &got_ops) != 2)
     bench_die("the operator says %s", line);
-  bench->transactions += got_ops;
   *ns += got_ns;
-  *ops += got_ops;
+  *calls += got_ops;
+}
+
+/* What the server needs for the operator's calls alone. */
+static void take_cpu(struct bench *bench, const char *what, uint64_t ms, uint64_t *ns, uint64_t *calls,
+                     uint64_t *cpu_ns) {
+  uint64_t cpu = bench_cpu_ns(bench->team.server.pid);
+  process_ask(&bench->operator, "%s %" PRIu64, what, ms);
+  take_calls(bench, ns, calls);
+  *cpu_ns += bench_cpu_ns(bench->team.server.pid) - cpu;
 }
 
 static void round_of(struct bench *bench, uint64_t ms) {
@@ -74,7 +84,7 @@ static void round_of(struct bench *bench, uint64_t ms) {
   team_ask(&bench->team, "step", ms * SHARE_MIXED / 100);
   process_ask(&bench->operator, "mixed %" PRIu64, ms * SHARE_MIXED / 100);
   struct pace mixed = team_take(&bench->team);
-  take_operations(bench, &figures->mixed_ns, &figures->ops);
+  take_calls(bench, &figures->mixed_ns, &figures->ops);
   bench->pushes += alone.count + mixed.count;
   report_add(&bench->report, &steps_alone, alone.per_s);
   report_add(&bench->report, &steps_mixed, mixed.per_s);
@@ -84,9 +94,8 @@ static void round_of(struct bench *bench, uint64_t ms) {
   uint64_t now = bench_now_ns(), cpu_now = bench_cpu_ns(bench->team.server.pid);
   figures->idle_ns += now - begin;
   figures->idle_cpu_ns += cpu_now - cpu;
-  process_ask(&bench->operator, "plain %" PRIu64, ms * SHARE_PLAIN / 100);
-  take_operations(bench, &figures->plain_ns, &figures->plain_ops);
-  figures->plain_cpu_ns += bench_cpu_ns(bench->team.server.pid) - cpu_now;
+  take_cpu(bench, "plain", ms * SHARE_PLAIN / 100, &figures->plain_ns, &figures->plain_ops, &figures->plain_cpu_ns);
+  take_cpu(bench, "checks", ms * SHARE_CHECK / 100, &figures->checks_ns, &figures->checks, &figures->checks_cpu_ns);
 }
 
 static void take_apply_time(struct bench *bench) {
@@ -100,7 +109,6 @@ static void take_apply_time(struct bench *bench) {
   bench->applied += applied;
   bench->frozen += frozen;
   bench->pushes += UINT64_C(2) * APPLIES;
-  bench->transactions += UINT64_C(2) * APPLIES;
 }
 
 static void take_latencies(struct bench *bench, const char *what, struct latency *op, struct latency *check) {
@@ -110,6 +118,10 @@ static void take_latencies(struct bench *bench, const char *what, struct latency
   if (sscanf(line, "%" SCNu64 " %" SCNu64 " %" SCNu64 " %" SCNu64 " %" SCNu64 " %" SCNu64, &op->p50, &op->p99, &op->max,
              &check->p50, &check->p99, &check->max) != 6)
     bench_die("the operator says %s", line);
+}
+
+static uint64_t transactions_of(const struct bench *bench) {
+  return UINT64_C(2) * APPLIES + bench->figures.ops + bench->figures.plain_ops;
 }
 
 /* ---- the check ---- */
@@ -145,10 +157,10 @@ static void check(struct bench *bench) {
   if (bench->applied + bench->frozen != bench->pushes * info.leaves)
     bench_die("%" PRIu64 " leaves stepped and %" PRIu64 " frozen are not those of %" PRIu64 " pushes", bench->applied,
               bench->frozen, bench->pushes);
-  if (info.commit != 1 + bench->pushes + bench->transactions || info.frozen != 0)
+  if (info.commit != 1 + bench->pushes + transactions_of(bench) || info.frozen != 0)
     bench_die("there are %" PRIu64 " commits and %" PRIu64 " frozen leaves after %" PRIu64 " pushes and %" PRIu64
               " transactions",
-              info.commit, info.frozen, bench->pushes, bench->transactions);
+              info.commit, info.frozen, bench->pushes, transactions_of(bench));
 }
 
 /* ---- the report ---- */
@@ -168,11 +180,16 @@ static double share_of(uint64_t part, uint64_t whole) {
   return whole == 0 ? 0 : (double)part / (double)whole;
 }
 
+/* Of one core, in percent, for 100 calls a second: what is above that of nothing at all. */
+static double cpu_of(const struct figures *f, uint64_t cpu_ns, uint64_t ns, uint64_t calls) {
+  double share = share_of(cpu_ns, ns) - share_of(f->idle_cpu_ns, f->idle_ns);
+  return calls == 0 ? 0 : share * 100 * 100 / (share_of(calls, ns) * 1e9);
+}
+
 static void report(struct bench *bench) {
   const struct figures *f = &bench->figures;
   double apply_ms = ms_of(f->free_ns) - ms_of(f->frozen_ns);
   double p50 = ms_of(f->op.p50) - ms_of(f->check.p50), p99 = ms_of(f->op.p99) - ms_of(f->check.p99);
-  double cpu = (share_of(f->plain_cpu_ns, f->plain_ns) - share_of(f->idle_cpu_ns, f->idle_ns)) * 100;
   double rate = share_of(f->plain_ops, f->plain_ns) * 1e9;
   const enum better less = LESS_IS_BETTER, more = MORE_IS_BETTER;
   const struct total totals[] = {
@@ -196,9 +213,14 @@ static void report(struct bench *bench) {
        share_of(f->plain_cpu_ns, f->plain_ns) * 100,
        0},
       {{"cpu_idle_percent", "without them", "%", less}, share_of(f->idle_cpu_ns, f->idle_ns) * 100, 0},
-      {{"cpu_percent", "for 100 operations a second", "%", less}, rate > 0 ? cpu * 100 / rate : 0, 2},
+      {{"cpu_percent", "for 100 operations a second", "%", less},
+       cpu_of(f, f->plain_cpu_ns, f->plain_ns, f->plain_ops),
+       2},
+      {{"cpu_check_percent", "for 100 health checks a second", "%", less},
+       cpu_of(f, f->checks_cpu_ns, f->checks_ns, f->checks),
+       0},
       {{"pushes", "pushes, each checked", "", more}, (double)bench->pushes, 0},
-      {{"transactions", "transactions, each checked", "", more}, (double)bench->transactions, 0},
+      {{"transactions", "transactions, each checked", "", more}, (double)transactions_of(bench), 0},
   };
   for (size_t i = 0; i < sizeof(totals) / sizeof(totals[0]); i++) {
     report_add(&bench->report, &totals[i].figure, totals[i].value);

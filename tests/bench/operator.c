@@ -2,6 +2,7 @@
  *
  *   mixed MS     ->  NS OPERATIONS      freezes and thaws by turns, each followed by a health check
  *   plain MS     ->  NS OPERATIONS      without the health checks
+ *   checks MS    ->  NS CHECKS          as many health checks, without the operations
  *   apply COUNT  ->  FREE_NS FROZEN_NS APPLIED FROZEN     the medians of so many pushes, of all leaves free and frozen
  *   latencies    ->  P50 P99 MAX of operations, P50 P99 MAX of health checks, in ns; of `mixed`, since the start
  *   plain-latencies  ->  the same, of `plain`
@@ -21,6 +22,8 @@
 
 static struct workload load; /* large */
 
+enum turn { TURN_PLAIN, TURN_MIXED, TURN_CHECK };
+
 struct turns {
   esp_client *admin;     /* for operations */
   esp_client *health;    /* for health checks */
@@ -28,11 +31,11 @@ struct turns {
   uint64_t begin_ns;     /* of what is asked for */
   uint64_t end_ns;       /* likewise */
   uint64_t made;         /* likewise: operations */
-  struct samples ops[2]; /* plain, mixed */
+  struct samples ops[2]; /* by turn */
   struct samples checks;
   pthread_t thread;
-  unsigned number;  /* from 0 */
-  bool with_checks; /* of what is asked for */
+  unsigned number; /* from 0 */
+  enum turn turn;  /* of what is asked for */
 };
 
 /* ---- one call of either kind ---- */
@@ -75,11 +78,15 @@ static const char *selection_of(const struct turns *turns) {
 }
 
 static void take_turn(struct turns *turns) {
-  enum esp_op_kind kind = turns->count % 2 == 0 ? ESP_OP_FREEZE : ESP_OP_THAW;
-  samples_add(&turns->ops[turns->with_checks], apply(turns->admin, kind, selection_of(turns)));
-  turns->count++;
   turns->made++;
-  if (turns->with_checks)
+  if (turns->turn == TURN_CHECK) {
+    (void)check_health(turns->health);
+    return;
+  }
+  enum esp_op_kind kind = turns->count % 2 == 0 ? ESP_OP_FREEZE : ESP_OP_THAW;
+  samples_add(&turns->ops[turns->turn], apply(turns->admin, kind, selection_of(turns)));
+  turns->count++;
+  if (turns->turn == TURN_MIXED)
     samples_add(&turns->checks, check_health(turns->health));
 }
 
@@ -96,12 +103,12 @@ static void *take_turns(void *data) {
   return NULL;
 }
 
-static void run(struct turns *threads, uint64_t ms, bool with_checks) {
+static void run(struct turns *threads, uint64_t ms, enum turn turn) {
   uint64_t begin = bench_now_ns(), made = 0;
   for (unsigned i = 0; i < THREADS; i++) {
     threads[i].begin_ns = begin;
     threads[i].end_ns = begin + ms * MS_NS;
-    threads[i].with_checks = with_checks;
+    threads[i].turn = turn;
     if (pthread_create(&threads[i].thread, NULL, take_turns, &threads[i]) != 0)
       bench_die("no thread");
   }
@@ -117,10 +124,10 @@ static void print_percentiles(struct samples *samples) {
          samples_percentile(samples, 100));
 }
 
-static void print_latencies(const struct turns *threads, bool with_checks) {
+static void print_latencies(const struct turns *threads, enum turn turn) {
   struct samples ops = {0}, checks = {0};
   for (unsigned i = 0; i < THREADS; i++) {
-    samples_add_all(&ops, &threads[i].ops[with_checks]);
+    samples_add_all(&ops, &threads[i].ops[turn]);
     samples_add_all(&checks, &threads[i].checks);
   }
   print_percentiles(&ops);
@@ -161,15 +168,17 @@ static void measure_apply(const struct turns *turns, esp_client *stranger, uint6
 static void answer(struct turns *threads, esp_client *stranger, const char *line) {
   uint64_t value;
   if (sscanf(line, "mixed %" SCNu64, &value) == 1)
-    run(threads, value, true);
+    run(threads, value, TURN_MIXED);
   else if (sscanf(line, "plain %" SCNu64, &value) == 1)
-    run(threads, value, false);
+    run(threads, value, TURN_PLAIN);
+  else if (sscanf(line, "checks %" SCNu64, &value) == 1)
+    run(threads, value, TURN_CHECK);
   else if (sscanf(line, "apply %" SCNu64, &value) == 1)
     measure_apply(&threads[0], stranger, value);
   else if (strcmp(line, "latencies\n") == 0)
-    print_latencies(threads, true);
+    print_latencies(threads, TURN_MIXED);
   else if (strcmp(line, "plain-latencies\n") == 0)
-    print_latencies(threads, false);
+    print_latencies(threads, TURN_PLAIN);
   else
     bench_die("an operator is asked for %s", line);
 }

@@ -9,7 +9,7 @@ def declare(model, specs, nodes, values):
     """The reply, and the ids. values: {place in specs: array}."""
     transaction, timers = Transaction(model, {}), model.timers
     new = transaction.model
-    set_nodes(transaction, nodes)
+    set_nodes(transaction, nodes, {spec["path"] for spec in specs if spec["group"]})
     if len({spec["path"] for spec in specs}) < len(specs):
         raise Refused("INVALID_ARGUMENT")
     for spec in specs:
@@ -42,15 +42,16 @@ def declare(model, specs, nodes, values):
     return reply, ids
 
 
-def set_nodes(transaction, nodes):
-    """Settings of nodes that are not there yet: no leaf is below them, nothing is assigned to them, no tag is theirs."""
+def set_nodes(transaction, nodes, own):
+    """Settings of nodes that are not there yet: no leaf is below them, nothing is assigned to them, no tag is theirs. A
+    node that is a leaf of the same declaration has that one's group, where it has one: `own` are the paths of those."""
     model = transaction.model
     there = list(model.leaves)
     known = model.assignments.keys() | model.tags.keys()
     for node in nodes:
         if node["path"] in known or any(is_within(path, node["path"]) for path in there):
             continue
-        if node["group"]:
+        if node["group"] and node["path"] not in own:
             transaction.assign(node["path"], node["group"])
         if node.get("tag"):
             transaction.tag(node["path"], node["tag"])
