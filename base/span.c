@@ -33,6 +33,11 @@ bool esp_cursor_take(struct esp_cursor *cursor, size_t len_max, struct esp_span 
 bool esp_cursor_skip(struct esp_cursor *cursor, uint64_t n) {
   if (n > cursor->left)
     return false;
+  if (n > 0 && n <= cursor->spans[cursor->index].len - cursor->offset) { /* most often within one */
+    cursor->offset += (size_t)n;
+    cursor->left -= n;
+    return true;
+  }
   struct esp_span piece;
   while (n > 0 && esp_cursor_take(cursor, n > SIZE_MAX ? SIZE_MAX : (size_t)n, &piece))
     n -= piece.len;

@@ -58,11 +58,11 @@ static enum esp_code fail_at(const struct esp_cursor *cursor, struct esp_status 
 static enum esp_code read_varint(struct esp_cursor *cursor, unsigned bytes_max, uint64_t *ret, struct esp_status *st) {
   uint64_t value = 0;
   for (unsigned i = 0; i < bytes_max; i++) {
-    struct esp_span byte;
-    if (!esp_cursor_take(cursor, 1, &byte))
+    uint8_t byte;
+    if (!esp_cursor_byte(cursor, &byte))
       return fail_at(cursor, st, "a number is cut off");
-    value |= (uint64_t)(byte.data[0] & 0x7f) << (7 * i); /* of the tenth byte one bit counts, as everywhere */
-    if ((byte.data[0] & 0x80) == 0) {
+    value |= (uint64_t)(byte & 0x7f) << (7 * i); /* of the tenth byte one bit counts, as everywhere */
+    if ((byte & 0x80) == 0) {
       *ret = value;
       return ESP_OK;
     }
