@@ -106,7 +106,7 @@ static void release_pin(struct esp_puller *puller) {
   puller->offset = 0;
 }
 
-/* The engine's callback, from any thread: leaves word and posts the event. */
+/* The engine's callback, from any thread: leaves word, and posts the event where the one who asked has gone on. */
 static void on_pull(void *data, enum esp_code code, const struct esp_status *st, const struct esp_pull_event *event) {
   struct esp_puller *puller = data;
   (void)esp_why_keep(&puller->why, code, st);
@@ -118,7 +118,10 @@ static void on_pull(void *data, enum esp_code code, const struct esp_status *st,
     puller->pin = *event->pin;
   else if (code == ESP_OK)
     puller->unchanged++;
-  esp_event_post(&puller->got);
+  if (pthread_equal(puller->asker, pthread_self()) && puller->is_asking)
+    puller->has_come = true;
+  else
+    esp_event_post(&puller->got);
 }
 
 static bool add_header(struct esp_puller *puller) {
@@ -133,13 +136,17 @@ static bool add_header(struct esp_puller *puller) {
   return add_message(puller, &first.base);
 }
 
+/* Deals with what came: a failure, the header, a pin or that there is nothing new. */
+static bool take_got(struct esp_puller *puller) {
+  puller->is_done = puller->why.code != ESP_OK;
+  return puller->is_done || !puller->has_header || add_header(puller);
+}
+
 static void handle_got(struct esp_event *event) {
   struct esp_puller *puller = (struct esp_puller *)((char *)event - offsetof(struct esp_puller, got));
   if (esp_call_is_over(puller->call))
     release_pin(puller);
-  else if (puller->why.code != ESP_OK)
-    puller->is_done = true;
-  else if (puller->has_header && !add_header(puller))
+  else if (!take_got(puller))
     fail_memory(puller);
   else
     esp_puller_step(puller);
@@ -155,10 +162,20 @@ static bool add_end(struct esp_puller *puller) {
   return add_message(puller, &last.base);
 }
 
-/* Asks for what comes next, or ends. */
+/* Asks for what comes next, or ends. What comes at once, as most does, takes no event: of small tensors that would be a
+ * good part of the work. */
 static bool ask_next(struct esp_puller *puller) {
   esp_event_arm(&puller->got, puller->call, handle_got);
-  switch (esp_pull_next(puller->pull)) {
+  puller->asker = pthread_self();
+  puller->has_come = false;
+  puller->is_asking = true;
+  enum esp_pull_answer answer = esp_pull_next(puller->pull);
+  puller->is_asking = false;
+  if (puller->has_come) {
+    esp_event_cancel(&puller->got);
+    return take_got(puller);
+  }
+  switch (answer) {
   case ESP_PULL_ASKED:
     return true;
   case ESP_PULL_WAITS:

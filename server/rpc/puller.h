@@ -18,6 +18,9 @@ struct esp_puller {
   uint8_t *dtypes;               /* owned, likewise */
   struct esp_pull *pull;         /* owned */
   struct esp_event got;          /* the engine's callback; armed while the header or a pin is awaited */
+  pthread_t asker;               /* the thread that asked last */
+  bool is_asking;                /* it is inside the engine; its own, as the next */
+  bool has_come;                 /* the callback came in there, and nothing was posted */
   struct esp_pull_header header; /* until it was written */
   bool has_header;
   struct esp_pin pin; /* the tensor that is being sent, where has_pin */

@@ -27,7 +27,7 @@ static size_t cut(unsigned cuts, bool empties, struct esp_span *spans) {
 
 /* Skip `skip` bytes, then byte by byte to the end, of a cursor that is at `at`. */
 static void walk_bytes(struct esp_cursor cursor, size_t at, size_t skip) {
-  uint8_t byte;
+  uint8_t byte = 0;
   bool fits = at + skip <= LEN;
   assert_int_equal(esp_cursor_skip(&cursor, skip), fits);
   for (at += fits ? skip : 0; esp_cursor_byte(&cursor, &byte); at++) {
