@@ -2,7 +2,6 @@
 #include "base/why.h"
 
 #include <stddef.h>
-#include <string.h>
 
 #include "base/alloc.h"
 
